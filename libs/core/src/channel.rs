@@ -1,0 +1,106 @@
+//! Bounded channels that measure the time a sender was blocked: back-pressure as seconds, by stage.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+/// Time that senders of a stage stood before a full channel; a counter holds whole numbers, hence microseconds.
+pub const BLOCKED: &str = "sluice_channel_blocked_microseconds_total";
+
+/// The receiver is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the receiving stage has stopped")]
+pub struct Closed;
+
+/// The sending half; names the stage that it feeds.
+#[derive(Debug)]
+pub struct Sender<T> {
+    inner: mpsc::Sender<T>,
+    stage: &'static str,
+}
+
+/// The receiving half.
+pub type Receiver<T> = mpsc::Receiver<T>;
+
+/// A channel of at most `capacity` items into `stage`.
+pub fn bounded<T>(stage: &'static str, capacity: usize) -> (Sender<T>, Receiver<T>) {
+    let (inner, receiver) = mpsc::channel(capacity);
+    (Sender { inner, stage }, receiver)
+}
+
+impl<T> Sender<T> {
+    /// Sends `item`, waiting while the channel is full.
+    ///
+    /// # Errors
+    /// When the receiver is gone.
+    pub async fn send(&self, item: T) -> Result<(), Closed> {
+        match self.inner.try_send(item) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(Closed),
+            Err(TrySendError::Full(item)) => {
+                let since = Instant::now();
+                let sent = self.inner.send(item).await;
+                record_blocked(self.stage, since);
+                sent.map_err(|_| Closed)
+            }
+        }
+    }
+
+    /// As [`Sender::send`], for a thread outside the runtime.
+    ///
+    /// # Errors
+    /// When the receiver is gone.
+    pub fn blocking_send(&self, item: T) -> Result<(), Closed> {
+        match self.inner.try_send(item) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(Closed),
+            Err(TrySendError::Full(item)) => {
+                let since = Instant::now();
+                let sent = self.inner.blocking_send(item);
+                record_blocked(self.stage, since);
+                sent.map_err(|_| Closed)
+            }
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.inner.is_closed()
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), stage: self.stage }
+    }
+}
+
+/// Adds the time since `since` to what `stage` was blocked.
+pub fn record_blocked(stage: &'static str, since: Instant) {
+    let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    metrics::counter!(BLOCKED, "stage" => stage).increment(micros);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_channel_holds_the_sender_until_the_receiver_takes() {
+        let (sender, mut receiver) = bounded("test", 1);
+        sender.send(1).await.unwrap();
+        let blocked = tokio::spawn(async move { sender.send(2).await });
+        tokio::task::yield_now().await;
+        assert!(!blocked.is_finished());
+        assert_eq!(receiver.recv().await, Some(1));
+        assert_eq!(receiver.recv().await, Some(2));
+        blocked.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_gone_receiver_is_an_error() {
+        let (sender, receiver) = bounded("test", 1);
+        drop(receiver);
+        assert_eq!(sender.send(1).await, Err(Closed));
+    }
+}
