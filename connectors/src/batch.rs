@@ -1,0 +1,1 @@
+//! Fills a batch within its limits and its budget.
