@@ -1,0 +1,158 @@
+//! Building segments: on the compute pool, charged to the build budget before it begins, cancelled when dropped.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use roaring::RoaringBitmap;
+use sluice_core::channel::record_blocked;
+use sluice_core::{ByteBudget, BytePermit, IndexSpec, Schema};
+use sluice_segment::{BuildOptions, Built, GrowingSet, Segment, build_memory, merge, seal};
+
+use crate::scratch::{Scratch, ScratchFile};
+use crate::seal_policy::largest_fit;
+use crate::snapshot::Live;
+use crate::worker::Context;
+use crate::{ComputePool, IndexerError, Lane};
+
+/// Every build starts from the same seed, so that a rebuild of the same records can be compared byte for byte.
+const SEED: u64 = 0x736c_7569_6365;
+/// Share of the budget that is kept for seals, so that no merge stands between a record and its manifest.
+const SEAL_SHARE: usize = 4;
+
+/// Bytes that builds may take beyond their inputs; clones share them. Seals and merges have parts of their own.
+#[derive(Debug, Clone)]
+pub struct BuildBudget {
+    seals: ByteBudget,
+    merges: ByteBudget,
+}
+
+impl BuildBudget {
+    /// A quarter of `bytes` for seals, the rest for merges.
+    pub fn new(bytes: usize) -> Self {
+        let seals = bytes / SEAL_SHARE;
+        Self { seals: ByteBudget::new(seals), merges: ByteBudget::new(bytes - seals) }
+    }
+
+    /// Bytes that a growing set may ask for.
+    pub fn seal_bytes(&self) -> u64 {
+        self.seals.total_bytes() as u64
+    }
+
+    /// Bytes that a merge may ask for.
+    pub fn merge_bytes(&self) -> u64 {
+        self.merges.total_bytes() as u64
+    }
+
+    /// Bytes taken now.
+    pub fn used_bytes(&self) -> usize {
+        self.seals.used_bytes() + self.merges.used_bytes()
+    }
+}
+
+/// Whether a seal may take the time to build a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// As the spec says.
+    None,
+    /// Without a graph; the merge policy makes up for it later.
+    Flat,
+}
+
+/// A segment file that opens, still in the scratch directory.
+pub(crate) struct Made {
+    pub(crate) built: Built,
+    pub(crate) segment: Arc<Segment>,
+    _file: ScratchFile,
+}
+
+/// What a worker builds with.
+#[derive(Clone)]
+pub(crate) struct Builder {
+    pub(crate) pool: ComputePool,
+    pub(crate) budget: BuildBudget,
+    pub(crate) spec: Arc<IndexSpec>,
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) scratch: Scratch,
+    pub(crate) context: Context,
+}
+
+impl Builder {
+    /// Bytes that a build of `rows` takes beyond its inputs.
+    pub(crate) fn memory(spec: &IndexSpec, rows: u64) -> u64 {
+        build_memory(rows, spec.dimension, &spec.graph)
+    }
+
+    /// Rows of the largest merge that fits.
+    pub(crate) fn max_merge_rows(spec: &IndexSpec, budget: &BuildBudget) -> u64 {
+        largest_fit(u32::MAX.into(), budget.merge_bytes(), |rows| Self::memory(spec, rows))
+    }
+
+    /// Seals `set`; `None` when it has no live record.
+    pub(crate) async fn seal(self, set: Arc<GrowingSet>, haste: Haste) -> Result<Option<Made>, IndexerError> {
+        let rows = set.live_len() as u64;
+        if rows == 0 {
+            return Ok(None);
+        }
+        let options = self.options(haste);
+        let permit = self.seal_memory(build_memory(rows, self.spec.dimension, &options.graph)).await;
+        let file = self.scratch.file();
+        let since = Instant::now();
+        let job = move |cancelled: &_| {
+            let _permit = permit;
+            let built = seal(&set, &options, file.path(), cancelled)?;
+            open(built, file)
+        };
+        let made: Result<Made, IndexerError> = self.pool.run(Lane::Seal, job).await?;
+        self.context.metrics.built("seal", since.elapsed().as_secs_f64());
+        made.map(Some)
+    }
+
+    async fn seal_memory(&self, bytes: u64) -> BytePermit {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if let Some(permit) = self.budget.seals.try_acquire(bytes) {
+            return permit;
+        }
+        let since = Instant::now();
+        let permit = self.budget.seals.acquire(bytes).await;
+        record_blocked("build_memory", since);
+        permit
+    }
+
+    /// Memory for a merge of `rows`, if it is free now: a merge can wait.
+    pub(crate) fn try_merge_memory(&self, rows: u64) -> Option<BytePermit> {
+        let bytes = usize::try_from(Self::memory(&self.spec, rows)).unwrap_or(usize::MAX);
+        self.budget.merges.try_acquire(bytes)
+    }
+
+    /// Merges the rows of `inputs` that are live in the bitmaps they come with.
+    pub(crate) async fn merge(self, inputs: Vec<Live>, permit: BytePermit) -> Result<Made, IndexerError> {
+        let options = self.options(Haste::None);
+        let file = self.scratch.file();
+        let schema = Arc::clone(&self.schema);
+        let since = Instant::now();
+        let job = move |cancelled: &_| {
+            let _permit = permit;
+            let inputs: Vec<(&Segment, &RoaringBitmap)> =
+                inputs.iter().map(|i| (i.segment.as_ref(), &i.state.deleted)).collect();
+            let built = merge(&inputs, &schema, &options, file.path(), cancelled)?;
+            open(built, file)
+        };
+        let made: Result<Made, IndexerError> = self.pool.run(Lane::Merge, job).await?;
+        self.context.metrics.built("merge", since.elapsed().as_secs_f64());
+        made
+    }
+
+    fn options(&self, haste: Haste) -> BuildOptions {
+        let mut graph = self.spec.graph.clone();
+        if haste == Haste::Flat {
+            graph.min_records = u32::MAX;
+        }
+        BuildOptions { graph, seed: SEED }
+    }
+}
+
+/// A segment is published only after it was opened, which verifies every byte of it.
+fn open(built: Built, file: ScratchFile) -> Result<Made, IndexerError> {
+    let segment = Arc::new(Segment::open(&built.path)?);
+    Ok(Made { built, segment, _file: file })
+}

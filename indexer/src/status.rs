@@ -1,0 +1,62 @@
+//! What a worker tells the outside about itself, through a `watch` channel.
+
+use sluice_core::{Offset, Timestamp};
+
+/// Where a worker stands in its life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Opens the published segments.
+    #[default]
+    Recovering,
+    /// Reads, seals, merges.
+    Running,
+    /// Told to stop; publishes what is worth it.
+    Draining,
+    /// Has ended.
+    Ended,
+}
+
+/// The state of a worker as of `beat`.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct WorkerStatus {
+    pub phase: Phase,
+    /// First offset that is not in the newest manifest.
+    pub next_offset: Offset,
+    /// First offset that is not applied to a growing set.
+    pub applied: Offset,
+    /// End of the log as last seen by the source.
+    pub log_end: Offset,
+    /// Records that stand in the growing set, and those of the seal under way.
+    pub growing_records: u64,
+    /// Bytes that they are charged for.
+    pub growing_bytes: u64,
+    pub segments: usize,
+    /// Live records of the segments.
+    pub segment_records: u64,
+    pub segment_bytes: u64,
+    /// Messages that became dead letters since the worker started.
+    pub dead_letters: u64,
+    pub sealing: bool,
+    pub merging: bool,
+    /// Time of the oldest record that is not published; `None` when all are.
+    pub oldest_unpublished: Option<Timestamp>,
+    /// When the last manifest was published by this worker.
+    pub published_at: Option<Timestamp>,
+    /// The last error that was retried or set aside; cleared by the next success.
+    pub last_error: Option<String>,
+    /// When the worker last came round its loop: an old beat is a stuck worker.
+    pub beat: Timestamp,
+}
+
+impl WorkerStatus {
+    /// Seconds that the oldest unpublished record has waited at `now`.
+    pub fn freshness_seconds(&self, now: Timestamp) -> f64 {
+        self.oldest_unpublished.map_or(0.0, |oldest| now.seconds_since(oldest))
+    }
+
+    /// Records of the log that are not in the newest manifest.
+    pub fn lag(&self) -> u64 {
+        self.log_end.get().saturating_sub(self.next_offset.get())
+    }
+}
