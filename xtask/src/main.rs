@@ -1,1 +1,78 @@
-fn main() {}
+//! Chores of the repository: `cargo xtask check | test | servers`.
+
+mod check;
+mod edges;
+mod report;
+mod servers;
+mod shell;
+mod sources;
+mod suite;
+mod tools;
+mod words;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Chores of the repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_version_flag = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Checks format, lints, docs, edges between crates, file heads, file sizes and names.
+    Check {
+        /// Leaves out what compiles: lints and docs.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Runs every test: first those that need only Rust, then the suites on real Kafka and S3.
+    Test {
+        /// The S3 server to start: s3proxy (quick) or rgw (Ceph; root on Debian).
+        #[arg(long, default_value = "s3proxy")]
+        s3: servers::S3,
+        /// Runs only tests whose names hold this text.
+        #[arg(long)]
+        filter: Option<String>,
+    },
+    /// Starts or stops real Kafka and S3 servers on 127.0.0.1.
+    Servers {
+        #[command(subcommand)]
+        action: Action,
+    },
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Starts both and prints the environment that Sluice and its tests read.
+    Start {
+        #[arg(long, default_value = "s3proxy")]
+        s3: servers::S3,
+    },
+    /// Stops whatever `start` started; the data stays.
+    Stop,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    match chore {
+        Chore::Check { quick } => check::run(quick),
+        Chore::Test { s3, filter } => suite::run_all(s3, filter.as_deref()),
+        Chore::Servers { action: Action::Start { s3 } } => servers::start_and_print(s3),
+        Chore::Servers { action: Action::Stop } => servers::stop_all(),
+    }
+}
