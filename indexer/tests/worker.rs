@@ -19,6 +19,21 @@ fn open_end(batches: Vec<Item>) -> impl futures::Stream<Item = Item> + Send {
     stream::iter(batches).chain(stream::pending())
 }
 
+/// Batches of one offset each, charged `bytes` to `budget`.
+fn charged(
+    log: &Log,
+    budget: &ByteBudget,
+    bytes: usize,
+) -> impl futures::Stream<Item = Item> + Send + 'static {
+    let (log, budget) = (log.clone(), budget.clone());
+    let end = log.end;
+    let next = move |at| {
+        let (log, budget) = (log.clone(), budget.clone());
+        async move { Ok(RecordBatch { permit: budget.acquire(bytes).await, ..log.batch(at, at + 1) }) }
+    };
+    stream::iter(0..end).then(next)
+}
+
 #[tokio::test]
 async fn fence_2_a_fenced_worker_stops_and_publishes_nothing_more() {
     let bench = Bench::new();
@@ -167,14 +182,8 @@ async fn mem_1_with_the_store_stalled_the_input_is_not_polled_and_permits_stay_w
     bench.store.stall();
     let log = Log::upserts((0..200).map(|i| i % 100));
     let (worker, mut status) = bench.worker();
-    let feed = stream::iter(0..200u64).then(|at| {
-        let (budget, log) = (budget.clone(), log.clone());
-        async move {
-            let permit = budget.acquire(RECORD).await;
-            Ok(RecordBatch { permit, ..log.batch(at, at + 1) })
-        }
-    });
-    let running = tokio::spawn(worker.run(feed.boxed(), CancellationToken::new()));
+    let feed = charged(&log, &budget, RECORD);
+    let running = tokio::spawn(worker.run(feed, CancellationToken::new()));
     // one set is under way and the next one is full: that is all
     status.wait_for(|s| s.applied == Offset(16)).await.unwrap();
     tokio::task::yield_now().await;
@@ -194,11 +203,8 @@ async fn mem_1_a_worker_whose_records_fill_the_budget_seals_early() {
     let budget = ByteBudget::new(4 * RECORD);
     bench.memory = budget.unreserved();
     let log = Log::upserts(0..40);
-    let feed = stream::iter(0..40u64).then(|at| {
-        let (budget, log) = (budget.clone(), log.clone());
-        async move { Ok(RecordBatch { permit: budget.acquire(RECORD).await, ..log.batch(at, at + 1) }) }
-    });
-    let exit = bench.run(feed.boxed()).await.unwrap();
+    let feed = charged(&log, &budget, RECORD);
+    let exit = bench.run(feed).await.unwrap();
     assert_eq!(exit, Exit::InputEnded { next_offset: Offset(40), drained: true });
     assert!(bench.store.manifests().len() >= 10);
 }
