@@ -3,7 +3,7 @@
 
     publish.py BOOTSTRAP TOPIC < records.jsonl
 
-A line {"id": .., "vector": [..], "metadata": {..}} is an upsert, a line {"id": .., "delete": true} a delete.
+A line {"id": .., "vector": [..], "metadata": {..}} is an upsert, a line {"id": .., "deleted": true} a delete.
 """
 
 import json
@@ -31,7 +31,7 @@ def main():
     for line in sys.stdin:
         record = json.loads(line)
         # a null value is Kafka's delete
-        value = None if record.get("delete") else json.dumps(record).encode()
+        value = None if record.get("deleted") else json.dumps(record).encode()
         producer.produce(topic, key=record["id"].encode(), value=value, on_delivery=delivered)
         producer.poll(0)
     producer.flush()
