@@ -1,1 +1,234 @@
-//! Fills a batch within its limits and its budget.
+//! Fills a batch within its limits and its budget, the same for every log.
+//!
+//! Nothing waits here. What does not fit is carried over: the batch is handed on first, so that its bytes can be
+//! freed, and only then does the reader wait for more. Holding bytes while waiting for bytes would let partitions
+//! lock each other out.
+
+use std::time::Instant;
+
+use sluice_core::budget::PartitionBudget;
+use sluice_core::{BytePermit, Offset, Record, RecordBatch, TopicPartition};
+
+use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::decode::{Decoder, RawMessage, Reject};
+use crate::error::LogError;
+use crate::metrics;
+use crate::source::{BatchLimits, ReadRequest};
+
+/// One message, decoded or refused, with the bytes it is charged for.
+enum Item {
+    Record(Record),
+    Letter(Box<DeadLetter>),
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Record(record) => record.bytes(),
+            Self::Letter(letter) => letter.bytes(),
+        }
+    }
+
+    /// Where it is charged: records and letters apart.
+    fn kind(&self) -> usize {
+        usize::from(matches!(self, Self::Letter(_)))
+    }
+}
+
+/// Turns the messages of one partition into batches.
+pub(crate) struct Batcher {
+    at: TopicPartition,
+    decoder: Decoder,
+    budget: PartitionBudget,
+    limits: BatchLimits,
+    next_offset: Offset,
+    records: Vec<Record>,
+    letters: Vec<DeadLetter>,
+    /// Of records and of letters apart: the letters' bytes are free once they are stored.
+    charged: [Charge; 2],
+    message_bytes: u64,
+    carried: Option<Item>,
+}
+
+#[derive(Default)]
+struct Charge {
+    used: usize,
+    permit: BytePermit,
+}
+
+impl Charge {
+    /// Takes `bytes` more, if they are free now.
+    fn add(&mut self, bytes: usize, budget: &PartitionBudget) -> bool {
+        let missing = (self.used + bytes).saturating_sub(self.permit.bytes());
+        if missing > 0 {
+            let Some(permit) = budget.try_acquire(missing) else { return false };
+            self.permit.merge(permit);
+            // a demand beyond the whole budget is cut to it: such a record travels alone
+            if self.permit.bytes() < self.used + bytes && self.used > 0 {
+                return false;
+            }
+        }
+        self.used += bytes;
+        true
+    }
+}
+
+/// A batch that is full or at the end of what there is.
+pub(crate) struct Filled {
+    pub(crate) letters: Vec<DeadLetter>,
+    records: Vec<Record>,
+    next_offset: Offset,
+    permit: BytePermit,
+    message_bytes: u64,
+    _letters_permit: BytePermit,
+}
+
+impl Batcher {
+    pub(crate) fn new(request: &ReadRequest) -> Self {
+        Self {
+            at: request.at.clone(),
+            decoder: request.decoder.clone(),
+            budget: request.budget.clone(),
+            limits: request.limits,
+            next_offset: request.start,
+            records: Vec::new(),
+            letters: Vec::new(),
+            charged: Default::default(),
+            message_bytes: 0,
+            carried: None,
+        }
+    }
+
+    /// First offset that no message was offered for.
+    pub(crate) fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    /// Decodes `message` and takes it in. Returns whether more may be offered; else [`Batcher::take`] is next.
+    pub(crate) fn offer(&mut self, message: RawMessage<'_>) -> bool {
+        if message.offset < self.next_offset {
+            return self.carried.is_none();
+        }
+        self.message_bytes +=
+            (message.key.map_or(0, <[u8]>::len) + message.value.map_or(0, <[u8]>::len)) as u64;
+        let item = match self.decoder.decode(message) {
+            Ok(record) => Item::Record(record),
+            Err(reject) => Item::Letter(Box::new(letter(&self.at, message, reject))),
+        };
+        let bytes = item.bytes();
+        if self.charged[item.kind()].add(bytes, &self.budget) {
+            self.keep(item, message.offset);
+            !self.is_full()
+        } else {
+            // its offset is passed only when it is kept
+            self.carried = Some(item);
+            false
+        }
+    }
+
+    /// Notes that the log holds no record before `position`.
+    pub(crate) fn skip_to(&mut self, position: Offset) {
+        if self.carried.is_none() && position > self.next_offset {
+            self.next_offset = position;
+        }
+    }
+
+    /// What was filled so far; `None` when that says nothing new since `reported`.
+    pub(crate) fn take(&mut self, reported: Offset) -> Option<Filled> {
+        if self.next_offset <= reported {
+            return None;
+        }
+        let [records, letters] = std::mem::take(&mut self.charged);
+        Some(Filled {
+            letters: std::mem::take(&mut self.letters),
+            records: std::mem::take(&mut self.records),
+            next_offset: self.next_offset,
+            permit: records.permit,
+            message_bytes: std::mem::take(&mut self.message_bytes),
+            _letters_permit: letters.permit,
+        })
+    }
+
+    /// Waits for the bytes of the message that did not fit, and takes it in. Call it after [`Batcher::take`], when
+    /// nothing else is held.
+    pub(crate) async fn settle(&mut self) {
+        let Some(bytes) = self.carried.as_ref().map(Item::bytes) else { return };
+        // a batch that was begun and refused its first message may hold a part of the budget: give it back
+        self.charged = Default::default();
+        let permit = match self.budget.try_acquire(bytes) {
+            Some(permit) => permit,
+            None => {
+                let since = Instant::now();
+                let permit = self.budget.acquire(bytes).await;
+                metrics::budget_blocked(&self.at, since);
+                permit
+            }
+        };
+        if let Some(item) = self.carried.take() {
+            self.charged[item.kind()] = Charge { used: bytes, permit };
+            let offset = match &item {
+                Item::Record(record) => record.offset,
+                Item::Letter(letter) => letter.offset,
+            };
+            self.keep(item, offset);
+        }
+    }
+
+    /// Whether a limit of the batch is met.
+    pub(crate) fn is_full(&self) -> bool {
+        let bytes: usize = self.charged.iter().map(|c| c.used).sum();
+        self.records.len() + self.letters.len() >= self.limits.max_records || bytes >= self.limits.max_bytes
+    }
+
+    fn keep(&mut self, item: Item, offset: Offset) {
+        self.next_offset = offset.next();
+        match item {
+            Item::Record(record) => self.records.push(record),
+            Item::Letter(letter) => self.letters.push(*letter),
+        }
+    }
+}
+
+impl Filled {
+    /// Stores the dead letters, then gives the batch that covers them.
+    pub(crate) async fn finish(
+        self,
+        at: &TopicPartition,
+        log_end: Offset,
+        dead_letters: &dyn DeadLetters,
+    ) -> Result<RecordBatch, LogError> {
+        let count = self.letters.len() as u64;
+        if count > 0 {
+            let codes: Vec<_> = self.letters.iter().map(|l| l.reject.code).collect();
+            dead_letters.store(self.letters).await?;
+            codes.into_iter().for_each(|code| metrics::dead_letter(at, code));
+        }
+        // what only covers letters and gaps needs no bytes any more
+        let permit = if self.records.is_empty() { BytePermit::none() } else { self.permit };
+        let batch = RecordBatch {
+            partition: at.partition,
+            records: self.records,
+            next_offset: self.next_offset,
+            log_end: log_end.max(self.next_offset),
+            dead_letters: count,
+            permit,
+        };
+        metrics::batch_read(at, &batch, self.message_bytes);
+        Ok(batch)
+    }
+}
+
+fn letter(at: &TopicPartition, message: RawMessage<'_>, reject: Reject) -> DeadLetter {
+    DeadLetter {
+        at: at.clone(),
+        offset: message.offset,
+        reject,
+        key: message.key.map(<[u8]>::to_vec),
+        value: message.value.map(<[u8]>::to_vec),
+        headers: message
+            .headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.unwrap_or_default().to_vec()))
+            .collect(),
+    }
+}

@@ -175,6 +175,9 @@ pub trait Membership: Send + Sync {
 
 impl fmt::Debug for ReadRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadRequest").field("at", &self.at).field("start", &self.start).finish_non_exhaustive()
+        f.debug_struct("ReadRequest")
+            .field("at", &self.at)
+            .field("start", &self.start)
+            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! The kafka log.
-use std::sync::Arc;
 use crate::error::LogError;
 use crate::log::Log;
+use std::sync::Arc;
 
 /// The log.
 pub struct KafkaLog;
@@ -11,7 +11,11 @@ impl KafkaLog {
     ///
     /// # Errors
     /// When it cannot.
-    pub fn open(properties: &std::collections::BTreeMap<String, String>, group: &str, memory: bytesize::ByteSize) -> Result<Self, LogError> {
+    pub fn open(
+        properties: &std::collections::BTreeMap<String, String>,
+        group: &str,
+        memory: bytesize::ByteSize,
+    ) -> Result<Self, LogError> {
         let _ = (properties, group, memory);
         Err(LogError::Unavailable("not ready".into()))
     }

@@ -133,6 +133,12 @@ impl PartitionBudget {
         }
     }
 
+    /// Takes `bytes` from whichever part has them free now.
+    pub fn try_acquire(&self, bytes: usize) -> Option<BytePermit> {
+        let own = self.own.as_ref().and_then(|own| own.try_acquire(bytes));
+        own.or_else(|| self.common.try_acquire(bytes))
+    }
+
     /// Whether somebody waits for bytes of the budget that this partition draws on.
     pub fn is_pressed(&self) -> bool {
         self.common.is_pressed()
