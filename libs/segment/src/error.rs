@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sluice_core::ErrorKind;
+use sluice_core::{ErrorKind, Offset};
 use thiserror::Error;
 
 use crate::Cancelled;
@@ -46,6 +46,8 @@ pub enum BuildError {
     TooLarge { what: &'static str, got: u64, max: u64 },
     #[error("input {input} of the merge has another schema than the index")]
     Schema { input: usize },
+    #[error("two live records have offset {offset}")]
+    SameOffset { offset: Offset },
     #[error("this version builds graphs with hnsw_rs only")]
     Builder,
 }
@@ -57,6 +59,7 @@ impl BuildError {
             Self::Cancelled(e) => e.kind(),
             Self::Empty | Self::TooLarge { .. } | Self::Builder => ErrorKind::Invalid,
             Self::Schema { .. } => ErrorKind::Conflict,
+            Self::SameOffset { .. } => ErrorKind::Corrupt,
         }
     }
 }

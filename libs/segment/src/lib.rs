@@ -1,20 +1,42 @@
 //! Segments: the growing set, the immutable file that it is sealed into, search over both, and merging.
 //!
-//! Pure and synchronous: no runtime, no network. The file format is written down in `format`.
+//! Pure and synchronous: no runtime, no network, no clock. The way of a record: [`GrowingSet::apply`], [`seal()`],
+//! [`Segment::open`] (which verifies everything before the segment can answer), [`Segment::search`], [`merge()`].
+//!
+//! The file format is written down as numbers and pseudo-structs in the module `format`. Searches over a growing set,
+//! over a segment without a graph and with `exact` are scans and give the true nearest rows; a graph search is
+//! approximate, but filters and deletes apply inside it and `k` live matches come back whenever `k` exist.
 
-#![warn(missing_docs)]
 #![deny(unsafe_code)]
-#![allow(missing_docs, unused_variables, clippy::unimplemented)]
 
 #[cfg(not(target_endian = "little"))]
 compile_error!("segments are mapped as they stand on disk, which is little-endian");
 
+mod build;
+mod columns;
 mod error;
+mod filter;
+mod format;
+mod graph;
+mod growing;
+mod kernels;
+mod mapping;
+mod merge;
+mod near;
 mod query;
 mod row;
-mod signatures;
+mod score;
+mod seal;
+mod segment;
 
+pub use build::{BuildOptions, Built, build_memory};
 pub use error::{BuildError, SegmentError};
+pub use filter::{Filter, FilterError};
+pub use format::VERSION as FORMAT_VERSION;
+pub use growing::{Applied, GrowingSet, Newest};
+pub use kernels::instruction_set;
+pub use merge::merge;
 pub use query::{Cancelled, Hit, Query};
 pub use row::RowRef;
-pub use signatures::*;
+pub use seal::seal;
+pub use segment::{GraphInfo, SectionInfo, Segment, SegmentInfo};

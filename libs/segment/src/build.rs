@@ -1,0 +1,231 @@
+//! Builds a segment's file from rows: what seal and merge share.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sluice_core::{Dimension, GraphBuilder, GraphSpec, Metric, Schema};
+
+use crate::columns::write_column;
+use crate::format::{GraphMeta, Kind, MAX_ROWS, Meta, SegmentWriter, key_hash, key_slots};
+use crate::graph::{self, Graph};
+use crate::row::Rows;
+use crate::score::inverse_norm;
+use crate::{BuildError, Cancelled};
+
+/// How a segment is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildOptions {
+    pub graph: GraphSpec,
+    /// Decides the order in which rows enter the graph.
+    pub seed: u64,
+}
+
+/// A segment's file, written and synced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// Of the whole file.
+    pub digest: blake3::Hash,
+    pub records: u32,
+}
+
+/// Rows between two looks at the cancelled flag.
+const CHECK_EVERY: usize = 1024;
+
+/// Bytes that a build of `rows` rows takes at its peak, beyond its inputs: to be charged before it starts.
+///
+/// Without a graph that is the order of rows, the key index and the dictionaries. hnsw_rs takes about 700 bytes per
+/// point and 64 per edge, of which every point has up to 2 x m on level 0 in each of its lists.
+pub fn build_memory(rows: u64, dimension: Dimension, graph: &GraphSpec) -> u64 {
+    const FIXED: u64 = 2 << 20;
+    const PER_ROW: u64 = 256;
+    let flat = FIXED.saturating_add(rows.saturating_mul(PER_ROW));
+    if rows < u64::from(graph.min_records) {
+        return flat;
+    }
+    let m = u64::from(graph.m);
+    let per_point = 700 + 2 * m * 64 + 3 * m * 4;
+    let per_search = u64::from(graph.ef_construction) * (m * 200 + dimension.get() as u64);
+    flat.saturating_add(rows.saturating_mul(per_point)).saturating_add(per_search)
+}
+
+pub(crate) fn check_cancelled(cancelled: &AtomicBool) -> Result<(), Cancelled> {
+    if cancelled.load(Ordering::Relaxed) { Err(Cancelled) } else { Ok(()) }
+}
+
+/// Builds the graph, if there are rows enough, and writes the file; a file that was not finished is removed.
+pub(crate) fn build(
+    rows: &impl Rows,
+    schema: &Schema,
+    options: &BuildOptions,
+    path: &Path,
+    cancelled: &AtomicBool,
+) -> Result<Built, BuildError> {
+    if rows.len() == 0 {
+        return Err(BuildError::Empty);
+    }
+    if rows.len() > MAX_ROWS {
+        return Err(BuildError::TooLarge { what: "rows", got: rows.len() as u64, max: MAX_ROWS as u64 });
+    }
+    if options.graph.builder != GraphBuilder::HnswRs {
+        return Err(BuildError::Builder);
+    }
+    let graph = match rows.len() >= options.graph.min_records as usize {
+        true => Some(graph::build(rows, schema.metric, options, cancelled)?),
+        false => None,
+    };
+    let written = write(rows, schema, options, graph.as_ref(), path, cancelled);
+    if written.is_err()
+        && let Err(error) = fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %path.display(), "an unfinished segment was not removed");
+    }
+    let (bytes, digest) = written?;
+    Ok(Built { path: path.to_owned(), bytes, digest, records: rows.len() as u32 })
+}
+
+fn write(
+    rows: &impl Rows,
+    schema: &Schema,
+    options: &BuildOptions,
+    graph: Option<&Graph>,
+    path: &Path,
+    cancelled: &AtomicBool,
+) -> Result<(u64, blake3::Hash), BuildError> {
+    let mut file = SegmentWriter::create(path)?;
+    let meta = Meta {
+        rows: rows.len() as u32,
+        dimension: schema.dimension,
+        metric: schema.metric,
+        fields: schema.fields.clone(),
+        graph: graph.map(|g| graph_meta(g, options)),
+        writer: concat!("sluice-segment ", env!("CARGO_PKG_VERSION")).into(),
+    };
+    file.begin(Kind::Meta, 0)?;
+    file.values(&serde_json::to_vec(&meta).map_err(std::io::Error::from)?)?;
+    write_rows(&mut file, rows, schema.metric, cancelled)?;
+    write_keys(&mut file, rows, cancelled)?;
+    write_texts(&mut file, Kind::MetadataStarts, Kind::MetadataBytes, rows, cancelled, |at| {
+        rows.row(at).metadata
+    })?;
+    write_columns(&mut file, rows, schema, cancelled)?;
+    if let Some(graph) = graph {
+        write_graph(&mut file, graph)?;
+    }
+    check_cancelled(cancelled)?;
+    Ok(file.finish()?)
+}
+
+fn graph_meta(graph: &Graph, options: &BuildOptions) -> GraphMeta {
+    GraphMeta {
+        builder: options.graph.builder,
+        m: options.graph.m,
+        ef_construction: options.graph.ef_construction,
+        seed: options.seed,
+        ef: options.graph.ef,
+        stride0: graph.stride0 as u32,
+        stride: graph.stride as u32,
+        entry: graph.entry,
+        levels: graph.upper.iter().map(|level| level.rows.len() as u32).collect(),
+    }
+}
+
+/// Calls `each` for every row, looking at the cancelled flag now and then.
+fn for_rows(
+    rows: &impl Rows,
+    cancelled: &AtomicBool,
+    mut each: impl FnMut(usize) -> std::io::Result<()>,
+) -> Result<(), BuildError> {
+    for at in 0..rows.len() {
+        if at % CHECK_EVERY == 0 {
+            check_cancelled(cancelled)?;
+        }
+        each(at)?;
+    }
+    Ok(())
+}
+
+fn write_rows(
+    file: &mut SegmentWriter,
+    rows: &impl Rows,
+    metric: Metric,
+    cancelled: &AtomicBool,
+) -> Result<(), BuildError> {
+    file.begin(Kind::Vectors, 0)?;
+    for_rows(rows, cancelled, |at| file.values(rows.row(at).vector))?;
+    if metric == Metric::Cosine {
+        file.begin(Kind::InverseNorms, 0)?;
+        for_rows(rows, cancelled, |at| file.value(inverse_norm(rows.row(at).vector)))?;
+    }
+    file.begin(Kind::Offsets, 0)?;
+    for_rows(rows, cancelled, |at| file.value(rows.row(at).offset.0))?;
+    file.begin(Kind::Timestamps, 0)?;
+    for_rows(rows, cancelled, |at| file.value(rows.row(at).timestamp.0))
+}
+
+fn write_keys(file: &mut SegmentWriter, rows: &impl Rows, cancelled: &AtomicBool) -> Result<(), BuildError> {
+    write_texts(file, Kind::KeyStarts, Kind::KeyBytes, rows, cancelled, |at| rows.row(at).key)?;
+    let mut slots = vec![0u32; key_slots(rows.len())];
+    let mask = slots.len() - 1;
+    for_rows(rows, cancelled, |at| {
+        let mut slot = key_hash(rows.row(at).key) as usize & mask;
+        while slots[slot] != 0 {
+            slot = (slot + 1) & mask;
+        }
+        slots[slot] = at as u32 + 1;
+        Ok(())
+    })?;
+    file.begin(Kind::KeyIndex, 0)?;
+    Ok(file.values(&slots)?)
+}
+
+fn write_texts<'a, R: Rows>(
+    file: &mut SegmentWriter,
+    starts: Kind,
+    bytes: Kind,
+    rows: &'a R,
+    cancelled: &AtomicBool,
+    text: impl Fn(usize) -> &'a str,
+) -> Result<(), BuildError> {
+    file.begin(starts, 0)?;
+    let mut end = 0u64;
+    file.value(end)?;
+    for_rows(rows, cancelled, |at| {
+        end += text(at).len() as u64;
+        file.value(end)
+    })?;
+    file.begin(bytes, 0)?;
+    for_rows(rows, cancelled, |at| file.values(text(at).as_bytes()))
+}
+
+/// Sections stand in the order of (kind, field), so each kind is written for all fields before the next.
+fn write_columns(
+    file: &mut SegmentWriter,
+    rows: &impl Rows,
+    schema: &Schema,
+    cancelled: &AtomicBool,
+) -> Result<(), BuildError> {
+    let dictionaries = crate::columns::dictionaries(rows, schema, cancelled)?;
+    for kind in [Kind::ColumnStarts, Kind::ColumnValues, Kind::DictionaryStarts, Kind::DictionaryBytes] {
+        for field in 0..schema.fields.len() {
+            check_cancelled(cancelled)?;
+            write_column(file, kind, rows, field, &dictionaries[field])?;
+        }
+    }
+    Ok(())
+}
+
+fn write_graph(file: &mut SegmentWriter, graph: &Graph) -> Result<(), BuildError> {
+    file.begin(Kind::GraphLevel0, 0)?;
+    file.values(&graph.level0)?;
+    for (level, part) in graph.upper.iter().zip(1..) {
+        file.begin(Kind::GraphUpper, part)?;
+        file.values(&level.rows)?;
+        file.values(&level.below)?;
+        file.values(&level.neighbours)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! The first section: what the other sections mean, as JSON that a person can read too.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sluice_core::{Dimension, FieldName, FieldType, GraphBuilder, Metric, Schema};
+
+/// Longest meta section that is read.
+pub(crate) const MAX_META: usize = 1 << 20;
+
+/// What the other sections mean. Unknown keys are skipped, so that later writers may say more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    pub(crate) rows: u32,
+    pub(crate) dimension: Dimension,
+    pub(crate) metric: Metric,
+    pub(crate) fields: BTreeMap<FieldName, FieldType>,
+    /// Absent where the segment is scanned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) graph: Option<GraphMeta>,
+    /// The program and version that wrote the file.
+    pub(crate) writer: String,
+}
+
+/// The shape of the graph and how it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GraphMeta {
+    pub(crate) builder: GraphBuilder,
+    pub(crate) m: u32,
+    pub(crate) ef_construction: u32,
+    pub(crate) seed: u64,
+    /// Candidates to keep unless a query says otherwise.
+    pub(crate) ef: u32,
+    /// Neighbours per row of level 0.
+    pub(crate) stride0: u32,
+    /// Neighbours per node of an upper level.
+    pub(crate) stride: u32,
+    /// Place of the entry point in the highest level; its row, where there is no upper level.
+    pub(crate) entry: u32,
+    /// Nodes of level 1, 2, ..
+    pub(crate) levels: Vec<u32>,
+}
+
+impl Meta {
+    pub(crate) fn schema(&self) -> Schema {
+        Schema { dimension: self.dimension, metric: self.metric, fields: self.fields.clone() }
+    }
+}

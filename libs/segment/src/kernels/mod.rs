@@ -1,0 +1,158 @@
+//! Distance kernels over `f32` slices, chosen once at run time: AVX-512, AVX2 with FMA, NEON, plain.
+//!
+//! Each kernel reads `min(a.len(), b.len())` components. Kernels differ from one another in rounding only. Inputs
+//! that passed `Vector::try_new` cannot overflow: their squared lengths stay below a quarter of the largest `f32`.
+
+#![allow(unsafe_code, reason = "vector instructions; each block says why it is sound")]
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod plain;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
+
+type Kernel = fn(&[f32], &[f32]) -> f32;
+
+/// The kernels of one instruction set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kernels {
+    /// The name of the instruction set, for logs and `inspect`.
+    pub(crate) name: &'static str,
+    /// Dot product.
+    pub(crate) dot: Kernel,
+    /// Squared Euclidean distance.
+    pub(crate) l2: Kernel,
+}
+
+const PLAIN: Kernels = Kernels { name: "plain", dot: plain::dot, l2: plain::l2 };
+
+/// The kernels that this machine can run, fastest first; the last is always the plain one.
+fn available() -> Vec<Kernels> {
+    let mut found = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            found.push(Kernels { name: "avx512", dot: x86::dot_avx512, l2: x86::l2_avx512 });
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            found.push(Kernels { name: "avx2", dot: x86::dot_avx2, l2: x86::l2_avx2 });
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if std::arch::is_aarch64_feature_detected!("neon") {
+        found.push(Kernels { name: "neon", dot: neon::dot, l2: neon::l2 });
+    }
+    found.push(PLAIN);
+    found
+}
+
+/// The fastest kernels of this machine.
+pub(crate) fn kernels() -> &'static Kernels {
+    static CHOSEN: OnceLock<Kernels> = OnceLock::new();
+    CHOSEN.get_or_init(|| available().first().copied().unwrap_or(PLAIN))
+}
+
+/// The name of the instruction set that distances are computed with here.
+pub fn instruction_set() -> &'static str {
+    kernels().name
+}
+
+/// Asks the processor to fetch the first lines of `data`; only a hint.
+#[inline]
+pub(crate) fn prefetch<T>(data: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
+        const LINES: usize = 24;
+        let start = data.as_ptr().cast::<i8>();
+        let bytes = size_of_val(data).min(LINE * LINES);
+        for at in (0..bytes).step_by(LINE) {
+            // SAFETY: `at` is below the length of `data` in bytes, and a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(at)) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = data;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sums in f64: the oracle, dumber than any kernel.
+    fn oracle(a: &[f32], b: &[f32]) -> (f64, f64, f64) {
+        let pairs = || a.iter().zip(b).map(|(x, y)| (f64::from(*x), f64::from(*y)));
+        let dot = pairs().map(|(x, y)| x * y).sum();
+        let size = pairs().map(|(x, y)| (x * y).abs()).sum();
+        (dot, pairs().map(|(x, y)| (x - y) * (x - y)).sum(), size)
+    }
+
+    fn check(a: &[f32], b: &[f32]) {
+        let (dot, l2, size) = oracle(a, b);
+        for kernel in available() {
+            let (got_dot, got_l2) = (f64::from((kernel.dot)(a, b)), f64::from((kernel.l2)(a, b)));
+            let n = a.len();
+            assert!((got_dot - dot).abs() <= 1e-5 * size + 1e-37, "{} dot {n}: {got_dot} {dot}", kernel.name);
+            assert!((got_l2 - l2).abs() <= 1e-5 * l2 + 1e-37, "{} l2 {n}: {got_l2} {l2}", kernel.name);
+        }
+    }
+
+    #[test]
+    fn every_kernel_agrees_with_the_oracle_at_every_tail_length() {
+        for n in 0..=130usize {
+            let a: Vec<f32> = (0..n).map(|i| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0).collect();
+            let b: Vec<f32> = (0..n).map(|i| ((i * 53 + 29) % 97) as f32 / 48.0 - 1.0).collect();
+            check(&a, &b);
+            // a slice that starts anywhere: kernels must not count on alignment
+            if n > 1 {
+                check(&a[1..], &b[1..]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_bears_extreme_values() {
+        let extremes = [0.0, -0.0, 1e-40, -1e-40, 1e18, -1e18, f32::MIN_POSITIVE, 1.0, -1.0, 9e17];
+        for n in [1, 2, 7, 15, 16, 17, 31, 33, 64, 127] {
+            let a: Vec<f32> = (0..n).map(|i| extremes[i % extremes.len()]).collect();
+            let b: Vec<f32> = (0..n).map(|i| extremes[(i * 7 + 3) % extremes.len()]).collect();
+            check(&a, &b);
+        }
+    }
+
+    #[test]
+    fn slices_of_different_length_are_compared_over_the_shorter_one() {
+        for kernel in available() {
+            assert_eq!((kernel.dot)(&[1.0; 40], &[1.0; 33]), 33.0, "{}", kernel.name);
+            assert_eq!((kernel.l2)(&[1.0; 3], &[2.0; 50]), 3.0, "{}", kernel.name);
+        }
+    }
+
+    #[test]
+    fn no_kernel_leaves_a_value_that_is_not_a_number_unseen() {
+        for kernel in available() {
+            for at in 0..67 {
+                let mut a = vec![0.5; 67];
+                a[at] = f32::NAN;
+                assert!((kernel.dot)(&a, &a).is_nan(), "{} {at}", kernel.name);
+                a[at] = f32::INFINITY;
+                assert!(!(kernel.dot)(&a, &a).is_finite(), "{} {at}", kernel.name);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_kernel_agrees_with_the_oracle_on_any_vectors(
+            pairs in prop::collection::vec((-1e3f32..1e3, -1e3f32..1e3), 0..300)
+        ) {
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+            check(&a, &b);
+        }
+    }
+}

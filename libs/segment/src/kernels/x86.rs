@@ -1,0 +1,114 @@
+//! Kernels for AVX-512 (masked tail) and AVX2 with FMA.
+//!
+//! The functions without `inner` in their names may only be called where the features were detected: they are
+//! private to `kernels`, and `available` is the only place that hands them out.
+
+use std::arch::x86_64::*;
+
+macro_rules! kernel {
+    ($(#[$doc:meta])* $name:ident, $inner:ident) => {
+        $(#[$doc])*
+        pub(super) fn $name(a: &[f32], b: &[f32]) -> f32 {
+            // SAFETY: handed out by `available` only after the features were detected on this machine.
+            unsafe { $inner(a, b) }
+        }
+    };
+}
+
+kernel!(dot_avx512, inner_dot_avx512);
+kernel!(l2_avx512, inner_l2_avx512);
+kernel!(dot_avx2, inner_dot_avx2);
+kernel!(l2_avx2, inner_l2_avx2);
+
+/// The lowest `n` of sixteen lanes.
+fn lanes(n: usize) -> __mmask16 {
+    ((1u32 << n.min(16)) - 1) as __mmask16
+}
+
+macro_rules! avx512 {
+    ($name:ident, |$x:ident, $y:ident, $sum:ident| $step:expr) => {
+        #[target_feature(enable = "avx512f")]
+        fn $name(a: &[f32], b: &[f32]) -> f32 {
+            let n = a.len().min(b.len());
+            let (pa, pb) = (a.as_ptr(), b.as_ptr());
+            let mut sums = [_mm512_setzero_ps(); 4];
+            let mut at = 0;
+            while at + 64 <= n {
+                for (i, $sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: at + 64 <= n, so sixteen floats from at + 16 * i on lie in both slices.
+                    let ($x, $y) = unsafe {
+                        (_mm512_loadu_ps(pa.add(at + 16 * i)), _mm512_loadu_ps(pb.add(at + 16 * i)))
+                    };
+                    *$sum = $step;
+                }
+                at += 64;
+            }
+            let mut i = 0;
+            while at < n {
+                let mask = lanes(n - at);
+                // SAFETY: the mask keeps the load within the n - at floats that both slices still hold.
+                let ($x, $y) = unsafe {
+                    (_mm512_maskz_loadu_ps(mask, pa.add(at)), _mm512_maskz_loadu_ps(mask, pb.add(at)))
+                };
+                let $sum = &mut sums[i % 4];
+                *$sum = $step;
+                at += 16;
+                i += 1;
+            }
+            let [s0, s1, s2, s3] = sums;
+            _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)))
+        }
+    };
+}
+
+avx512!(inner_dot_avx512, |x, y, sum| _mm512_fmadd_ps(x, y, *sum));
+avx512!(inner_l2_avx512, |x, y, sum| {
+    let d = _mm512_sub_ps(x, y);
+    _mm512_fmadd_ps(d, d, *sum)
+});
+
+macro_rules! avx2 {
+    ($name:ident, |$x:ident, $y:ident, $sum:ident| $step:expr, $tail:expr) => {
+        #[target_feature(enable = "avx2,fma")]
+        fn $name(a: &[f32], b: &[f32]) -> f32 {
+            let n = a.len().min(b.len());
+            let (pa, pb) = (a.as_ptr(), b.as_ptr());
+            let mut sums = [_mm256_setzero_ps(); 4];
+            let mut at = 0;
+            while at + 32 <= n {
+                for (i, $sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: at + 32 <= n, so eight floats from at + 8 * i on lie in both slices.
+                    let ($x, $y) =
+                        unsafe { (_mm256_loadu_ps(pa.add(at + 8 * i)), _mm256_loadu_ps(pb.add(at + 8 * i))) };
+                    *$sum = $step;
+                }
+                at += 32;
+            }
+            while at + 8 <= n {
+                // SAFETY: at + 8 <= n, so eight floats from at on lie in both slices.
+                let ($x, $y) = unsafe { (_mm256_loadu_ps(pa.add(at)), _mm256_loadu_ps(pb.add(at))) };
+                let $sum = &mut sums[0];
+                *$sum = $step;
+                at += 8;
+            }
+            let [s0, s1, s2, s3] = sums;
+            let sum = _mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3));
+            let half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+            let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+            let one = _mm_add_ss(pair, _mm_movehdup_ps(pair));
+            let term: fn(f32, f32) -> f32 = $tail;
+            let tail: f32 = a[at..n].iter().zip(&b[at..n]).map(|(x, y)| term(*x, *y)).sum();
+            _mm_cvtss_f32(one) + tail
+        }
+    };
+}
+
+avx2!(inner_dot_avx2, |x, y, sum| _mm256_fmadd_ps(x, y, *sum), |x, y| x * y);
+avx2!(
+    inner_l2_avx2,
+    |x, y, sum| {
+        let d = _mm256_sub_ps(x, y);
+        _mm256_fmadd_ps(d, d, *sum)
+    },
+    |x, y| (x - y) * (x - y)
+);

@@ -1,0 +1,85 @@
+//! The bytes of a segment: mapped from a file, or copied to aligned memory.
+
+#![allow(unsafe_code, reason = "memory mapping; each block says why it is sound")]
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
+
+use bytemuck::{Pod, Zeroable};
+use memmap2::{Advice, Mmap};
+
+/// One unit of aligned memory; sections begin on such boundaries.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Unit([u8; 64]);
+
+// SAFETY: 64 bytes without padding, and zeros are a value of it.
+unsafe impl Zeroable for Unit {}
+// SAFETY: as above, and any 64 bytes are a value of it.
+unsafe impl Pod for Unit {}
+
+/// Bytes that begin on a 64-byte boundary and never change.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    Mapped(Mmap),
+    Owned { units: Vec<Unit>, len: usize },
+}
+
+impl Bytes {
+    /// Maps `path`. The file must not be written or cut while it is mapped; see the safety comment.
+    pub(crate) fn map(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        if file.metadata()?.len() == 0 {
+            return Ok(Self::copy(&[]));
+        }
+        // SAFETY: segment files are private to this process family, named by their digest or a fresh scratch name,
+        // written once before they are opened and only ever unlinked afterwards, which leaves a mapping intact.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(Self::Mapped(map))
+    }
+
+    /// Copies `bytes` to aligned memory.
+    pub(crate) fn copy(bytes: &[u8]) -> Self {
+        let mut units = vec![Unit([0; 64]); bytes.len().div_ceil(64)];
+        let target: &mut [u8] = bytemuck::cast_slice_mut(&mut units);
+        target[..bytes.len()].copy_from_slice(bytes);
+        Self::Owned { units, len: bytes.len() }
+    }
+
+    /// Asks the system to read ahead; a refusal changes nothing.
+    pub(crate) fn will_need(&self) {
+        if let Self::Mapped(map) = self
+            && let Err(error) = map.advise(Advice::WillNeed)
+        {
+            tracing::debug!(%error, "read-ahead was refused");
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned { units, len } => &bytemuck::cast_slice(units)[..*len],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copied_bytes_are_aligned_and_equal() {
+        for n in [0usize, 1, 63, 64, 65, 1000] {
+            let given: Vec<u8> = (0..n).map(|i| i as u8).collect();
+            let bytes = Bytes::copy(&given);
+            assert_eq!(&*bytes, given.as_slice());
+            assert_eq!(bytes.as_ptr() as usize % 64, 0);
+        }
+    }
+}
