@@ -1,1 +1,93 @@
-//! create
+//! Carries out one create: the steps are decided by [`Commit`], the outcome of each is judged here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ulid::Ulid;
+
+use crate::error::StoreError;
+use crate::paths::Object;
+use crate::protocol::{BoundaryReport, Commit, CommitStep, PutReport, ReadBack, Verdict};
+use crate::store::{Carrier, Store};
+
+/// Tries of a create before its outcome is reported as open.
+pub(crate) const TRIES: u32 = 6;
+const FIRST_PAUSE_MS: u64 = 40;
+const LONGEST_PAUSE_MS: u64 = 2_000;
+
+/// Drives `commit` until it has a verdict. The body holds a put id, so equal bytes mean my own create.
+///
+/// # Errors
+/// The store's refusal, when it refuses; an open outcome is a verdict, not an error.
+pub(crate) async fn drive(
+    store: &Store,
+    object: &Object,
+    body: &Bytes,
+    commit: &mut Commit,
+    boundary: impl Fn(crate::protocol::Chunk) -> Object,
+) -> Result<Verdict, StoreError> {
+    let mut failures = 0;
+    loop {
+        let failed = match commit.next() {
+            CommitStep::Put => {
+                let sent = store.create(object, body.clone()).await;
+                let (report, failed) = match sent {
+                    Ok(()) => (PutReport::Created, None),
+                    Err(StoreError::AlreadyExists { .. }) => (PutReport::Exists, None),
+                    Err(error @ (StoreError::Denied { .. } | StoreError::Unfit(_))) => {
+                        commit.put_reported(PutReport::Denied);
+                        return Err(error);
+                    }
+                    Err(error) => (PutReport::Unclear, Some(error)),
+                };
+                commit.put_reported(report);
+                failed
+            }
+            CommitStep::ReadBack => match store.get(object, body.len() as u64, Carrier::Single).await {
+                Ok(Some(found)) if found == *body => {
+                    commit.read_back(ReadBack::Mine);
+                    None
+                }
+                // larger than mine is not mine
+                Ok(Some(_)) | Err(StoreError::TooLarge { .. }) => {
+                    commit.read_back(ReadBack::Other);
+                    None
+                }
+                Ok(None) => {
+                    commit.read_back(ReadBack::Absent);
+                    Some(StoreError::NotFound { key: object.to_string() })
+                }
+                Err(error @ StoreError::Denied { .. }) => {
+                    commit.read_back(ReadBack::Denied);
+                    return Err(error);
+                }
+                Err(error) => {
+                    commit.read_back(ReadBack::Unclear);
+                    Some(error)
+                }
+            },
+            CommitStep::LookAtBoundary(chunk) => {
+                let (report, failed) = match store.get(&boundary(chunk), u64::MAX, Carrier::Small).await {
+                    Ok(Some(_)) => (BoundaryReport::Present, None),
+                    Ok(None) => (BoundaryReport::Absent, None),
+                    Err(error) => (BoundaryReport::Unclear, Some(error)),
+                };
+                commit.boundary_reported(report);
+                failed
+            }
+            CommitStep::Finished(verdict) => return Ok(verdict),
+        };
+        if let Some(error) = failed {
+            failures += 1;
+            tracing::debug!(key = %object, failures, error = %error, "create is unclear");
+            pause(failures).await;
+        }
+    }
+}
+
+/// Waits before try `number + 1`: doubling, with jitter, bounded.
+pub(crate) async fn pause(number: u32) {
+    let longest = (FIRST_PAUSE_MS << number.min(10)).min(LONGEST_PAUSE_MS);
+    let jitter = (Ulid::generate().random() % u128::from(longest / 2 + 1)) as u64;
+    tokio::time::sleep(Duration::from_millis(longest / 2 + jitter)).await;
+}

@@ -57,7 +57,9 @@ pub enum ProtocolError {
     #[error("{partition}: the generation was retired")]
     Retired { partition: PartitionRef },
     /// KEY-1: a key could live in two partitions.
-    #[error("{partition}: the manifest was written for {stored} partitions, the topic has {found}; rebuild the index")]
+    #[error(
+        "{partition}: the manifest was written for {stored} partitions, the topic has {found}; rebuild the index"
+    )]
     PartitionsChanged { partition: PartitionRef, stored: u32, found: u32 },
     /// The publication breaks a rule of the chain; a bug of the caller.
     #[error("{partition}: publication refused: {refusal}")]

@@ -7,6 +7,7 @@ pub mod budget;
 pub mod channel;
 pub mod clock;
 pub mod error;
+pub mod failpoint;
 pub mod ids;
 pub mod invariant;
 pub mod metadata;

@@ -1,0 +1,205 @@
+//! The cache's directory: whole files named by digest, unfinished ones beside them, room made by age.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sluice_core::{Clock, SystemClock};
+use ulid::Ulid;
+
+use crate::error::StoreError;
+use crate::metrics;
+use crate::store::transfer::local;
+
+const WHOLE: &str = "seg";
+const UNFINISHED: &str = "tmp";
+
+/// The directory of a cache.
+pub(super) struct Disk {
+    dir: PathBuf,
+    max_bytes: u64,
+    /// Bytes of downloads that are not whole yet.
+    coming: Arc<AtomicU64>,
+    /// One at a time makes room.
+    room: Mutex<()>,
+}
+
+/// A file on its way in, locked while it is, so that others can tell it from what a killed process left.
+pub(super) struct TempFile {
+    path: PathBuf,
+    lock: File,
+    bytes: u64,
+    coming: Arc<AtomicU64>,
+}
+
+struct Entry {
+    digest: blake3::Hash,
+    bytes: u64,
+    used: SystemTime,
+}
+
+impl Disk {
+    pub(super) fn open(dir: &Path, max_bytes: u64) -> Result<Self, StoreError> {
+        fs::create_dir_all(dir).map_err(|e| local(dir, e))?;
+        let disk = Self { dir: dir.to_owned(), max_bytes, coming: Arc::default(), room: Mutex::default() };
+        disk.remove_leftovers()?;
+        metrics::cache_bytes(disk.bytes()?);
+        Ok(disk)
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn path(&self, digest: &blake3::Hash) -> PathBuf {
+        self.dir.join(format!("{}.{WHOLE}", digest.to_hex()))
+    }
+
+    pub(super) fn bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.entries()?.iter().map(|e| e.bytes).sum())
+    }
+
+    /// Whether the file is there and is what its name says; one that is not is removed.
+    pub(super) fn is_intact(&self, digest: &blake3::Hash) -> Result<bool, StoreError> {
+        let path = self.path(digest);
+        let mut hasher = blake3::Hasher::new();
+        let hashed = File::open(&path).and_then(|file| hasher.update_reader(file).map(|_| ()));
+        match hashed {
+            Ok(()) if hasher.finalize() == *digest => Ok(true),
+            Ok(()) => {
+                tracing::warn!(path = %path.display(), "cached segment is damaged, it is fetched again");
+                self.remove(digest)?;
+                Ok(false)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(local(&path, e)),
+        }
+    }
+
+    /// Notes that a file is used now; the note is for eviction only.
+    pub(super) fn touch(&self, digest: &blake3::Hash) {
+        let now = UNIX_EPOCH + Duration::from_millis(u64::try_from(SystemClock.now().0).unwrap_or(0));
+        let touched = File::options().append(true).open(self.path(digest)).and_then(|f| f.set_modified(now));
+        if let Err(error) = touched {
+            tracing::debug!(%error, "cached segment not touched");
+        }
+    }
+
+    pub(super) fn remove(&self, digest: &blake3::Hash) -> Result<(), StoreError> {
+        let path = self.path(digest);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(local(&path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A new unfinished file of `bytes` to come.
+    pub(super) fn temp(&self, digest: &blake3::Hash, bytes: u64) -> Result<TempFile, StoreError> {
+        let path = self.dir.join(format!("{}.{}.{UNFINISHED}", digest.to_hex(), Ulid::generate()));
+        let lock = File::create_new(&path).map_err(|e| local(&path, e))?;
+        lock.lock().map_err(|e| local(&path, e))?;
+        self.coming.fetch_add(bytes, Ordering::Relaxed);
+        Ok(TempFile { path, lock, bytes, coming: Arc::clone(&self.coming) })
+    }
+
+    /// Gives a finished file its name.
+    pub(super) fn place(&self, temp: TempFile, digest: &blake3::Hash) -> Result<(), StoreError> {
+        fs::rename(&temp.path, self.path(digest)).map_err(|e| local(&temp.path, e))?;
+        drop(temp);
+        metrics::cache_bytes(self.bytes()?);
+        Ok(())
+    }
+
+    /// Moves a file of this machine in.
+    pub(super) fn adopt(&self, from: &Path, digest: &blake3::Hash) -> Result<(), StoreError> {
+        if fs::rename(from, self.path(digest)).is_err() {
+            // another file system: copy beside, then as a download
+            let bytes = fs::metadata(from).map_err(|e| local(from, e))?.len();
+            let temp = self.temp(digest, bytes)?;
+            fs::copy(from, &temp.path).map_err(|e| local(from, e))?;
+            self.place(temp, digest)?;
+            fs::remove_file(from).map_err(|e| local(from, e))?;
+        }
+        metrics::cache_bytes(self.bytes()?);
+        Ok(())
+    }
+
+    /// Removes the files that were not used for longest, save those in `busy`, until `bytes` more fit. Where those in
+    /// use leave no room the limit is passed, with a warning: serving goes first.
+    pub(super) fn make_room(&self, bytes: u64, busy: &[blake3::Hash]) -> Result<(), StoreError> {
+        let _one = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries()?;
+        entries.sort_by_key(|e| e.used);
+        let coming = self.coming.load(Ordering::Relaxed);
+        let mut total = entries.iter().map(|e| e.bytes).sum::<u64>().saturating_add(coming);
+        for entry in entries.iter().filter(|e| !busy.contains(&e.digest)) {
+            if total.saturating_add(bytes) <= self.max_bytes {
+                break;
+            }
+            self.remove(&entry.digest)?;
+            metrics::cache_evicted();
+            total = total.saturating_sub(entry.bytes);
+        }
+        let needed = total.saturating_add(bytes);
+        if needed > self.max_bytes {
+            let limit = self.max_bytes;
+            tracing::warn!(needed, limit, "segments in use are larger than the cache may be");
+        }
+        Ok(())
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        for file in fs::read_dir(&self.dir).map_err(|e| local(&self.dir, e))? {
+            let file = file.map_err(|e| local(&self.dir, e))?;
+            let name = file.file_name();
+            let Some((hex, WHOLE)) = name.to_str().and_then(|n| n.split_once('.')) else { continue };
+            let Ok(digest) = blake3::Hash::from_hex(hex) else { continue };
+            // one that another process removes meanwhile is not there
+            let Ok(metadata) = file.metadata() else { continue };
+            let used = metadata.modified().unwrap_or(UNIX_EPOCH);
+            entries.push(Entry { digest, bytes: metadata.len(), used });
+        }
+        Ok(entries)
+    }
+
+    fn remove_leftovers(&self) -> Result<(), StoreError> {
+        for file in fs::read_dir(&self.dir).map_err(|e| local(&self.dir, e))? {
+            let path = file.map_err(|e| local(&self.dir, e))?.path();
+            if path.extension().is_none_or(|e| e != UNFINISHED) {
+                continue;
+            }
+            // a lock that can be had is a dead process's
+            let dead = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+            if dead && let Err(error) = fs::remove_file(&path) {
+                tracing::debug!(path = %path.display(), %error, "leftover not removed");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TempFile {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A second handle to write with; the first holds the lock.
+    pub(super) fn file(&self) -> Result<File, StoreError> {
+        self.lock.try_clone().map_err(|e| local(&self.path, e))
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        self.coming.fetch_sub(self.bytes, Ordering::Relaxed);
+        // after a rename there is nothing left to remove under this name
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::debug!(path = %self.path.display(), %error, "unfinished file not removed");
+        }
+    }
+}
