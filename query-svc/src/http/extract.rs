@@ -1,0 +1,137 @@
+//! Reads requests: path, query string and body, each refused with a problem, each bounded in bytes and time.
+
+use std::sync::Arc;
+
+use axum::body::HttpBody as _;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::request::Parts;
+use futures::future::poll_fn;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sluice_core::BytePermit;
+
+use super::App;
+use crate::error::ApiError;
+
+/// Parameters of the path.
+pub(crate) struct PathParams<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<App>> for PathParams<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let read = Path::<T>::from_request_parts(parts, app).await;
+        read.map(|Path(params)| Self(params))
+            .map_err(|e| ApiError::Invalid(format!("path: {}", e.body_text())))
+    }
+}
+
+/// Parameters of the query string.
+pub(crate) struct QueryParams<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<App>> for QueryParams<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let read = Query::<T>::from_request_parts(parts, app).await;
+        read.map(|Query(params)| Self(params))
+            .map_err(|e| ApiError::Invalid(format!("query string: {}", e.body_text())))
+    }
+}
+
+/// The kinds of body that some route takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Media {
+    Json,
+    Protobuf,
+}
+
+/// A body as it came, charged to the budget for as long as it is held.
+pub(crate) struct RawBody {
+    pub(crate) media: Media,
+    pub(crate) bytes: Vec<u8>,
+    _permit: BytePermit,
+}
+
+impl FromRequest<Arc<App>> for RawBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let media = media(&request)?;
+        let limit = app.limits.body_timeout;
+        let read = tokio::time::timeout(limit, read(request, app)).await;
+        let (bytes, permit) = read.map_err(|_| ApiError::BodyTimeout(limit))??;
+        Ok(Self { media, bytes, _permit: permit })
+    }
+}
+
+fn media(request: &Request) -> Result<Media, ApiError> {
+    if request.headers().get(CONTENT_ENCODING).is_some_and(|v| v.as_bytes() != b"identity") {
+        return Err(ApiError::MediaType("bodies are taken without content-encoding only".into()));
+    }
+    let given = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" => Ok(Media::Json),
+        "application/x-protobuf" => Ok(Media::Protobuf),
+        _ => Err(ApiError::MediaType("the content-type is not application/json".into())),
+    }
+}
+
+/// Charges bytes as they arrive, so that a slow client holds no more of the budget than it has sent.
+async fn read(request: Request, app: &App) -> Result<(Vec<u8>, BytePermit), ApiError> {
+    let max = app.limits.max_body_bytes;
+    let too_large = ApiError::BodyTooLarge { max };
+    let mut body = request.into_body();
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > max {
+        return Err(too_large);
+    }
+    let mut bytes = Vec::new();
+    let mut permit = BytePermit::none();
+    while let Some(frame) = poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
+        let broken = |_| ApiError::Body("the body ended early".into());
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        if bytes.len() + data.len() > max {
+            return Err(too_large);
+        }
+        permit.merge(app.bodies.try_acquire(data.len()).ok_or(ApiError::Overloaded)?);
+        bytes.extend_from_slice(&data);
+    }
+    Ok((bytes, permit))
+}
+
+/// A JSON body.
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let body = RawBody::from_request(request, app).await?;
+        if body.media != Media::Json {
+            return Err(ApiError::MediaType("this route takes application/json".into()));
+        }
+        parse_json(&body.bytes).map(Self)
+    }
+}
+
+/// Parses a JSON body.
+///
+/// # Errors
+/// `Body`, with the place of the mistake.
+pub(crate) fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        let mut text = e.to_string();
+        if text.len() > MAX_DETAIL {
+            // it quotes the body
+            let end = (0..=MAX_DETAIL).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+            text.truncate(end);
+        }
+        ApiError::Body(text)
+    })
+}
+
+/// Longest quote of a request in an error.
+const MAX_DETAIL: usize = 300;
