@@ -29,3 +29,6 @@ pub use owner::{Claim, Owner, Publication};
 pub use registry::{Created, Registry, StoredSpec};
 pub use scrub::{Finding, Problem, ScrubOptions, ScrubProgress, ScrubReport};
 pub use store::{Store, StoreConfig};
+
+#[cfg(test)]
+mod tests;

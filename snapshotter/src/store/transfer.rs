@@ -40,7 +40,7 @@ impl Store {
         self.upload_by(object, path, (bytes, digest), SINGLE_PUT).await
     }
 
-    pub(super) async fn upload_by(
+    pub(crate) async fn upload_by(
         &self,
         object: &Object,
         path: &FilePath,
