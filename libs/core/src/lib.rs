@@ -15,6 +15,7 @@ pub mod record;
 pub mod schema;
 pub mod secret;
 pub mod shutdown;
+pub mod size;
 pub mod spec;
 pub mod telemetry;
 pub mod vector;

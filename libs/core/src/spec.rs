@@ -74,6 +74,7 @@ impl Default for GraphSpec {
 #[serde(deny_unknown_fields, default)]
 pub struct SealSpec {
     pub max_records: u32,
+    #[serde(with = "crate::size")]
     pub max_bytes: ByteSize,
     #[serde(with = "humantime_serde")]
     pub max_age: Duration,
@@ -92,6 +93,7 @@ pub struct MergeSpec {
     /// Segments of similar size that a partition may hold before they are merged. 2 to 64.
     pub max_similar: u32,
     /// A segment of more bytes is not merged any further.
+    #[serde(with = "crate::size")]
     pub max_bytes: ByteSize,
     /// Share of dead records, in percent, at which a segment is rewritten. 1 to 100.
     pub max_dead_percent: u32,
