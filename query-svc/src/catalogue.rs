@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use sluice_core::{Generation, IndexName, PartitionId, PartitionRef};
+use sluice_core::{ErrorKind, Generation, IndexName, IndexSpec, PartitionId, PartitionRef};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -68,10 +68,14 @@ impl Slot {
         }
     }
 
-    /// Returns whether this is news.
+    /// Returns whether this is news: another kind of trouble, or other damage.
     pub(crate) fn set_trouble(&self, trouble: Option<Trouble>) -> bool {
         let mut now = self.lock();
-        let news = *now != trouble;
+        let news = match (&*now, &trouble) {
+            (Some(before), Some(after)) if after.kind == ErrorKind::Corrupt.as_str() => before != after,
+            (Some(before), Some(after)) => before.kind != after.kind,
+            (before, after) => before.is_some() != after.is_some(),
+        };
         *now = trouble;
         news
     }
@@ -190,6 +194,13 @@ impl Catalogue {
         self.changes.send_modify(|n| *n += 1);
     }
 
+    /// Takes over a spec that changed in place.
+    pub(crate) fn refresh(&self, spec: &IndexSpec, generation: Generation) {
+        if let Some(index) = self.get(&spec.name).filter(|i| i.info().generation == generation) {
+            index.set_info(IndexInfo::new(spec.clone(), generation));
+        }
+    }
+
     /// Takes an index away, if it still is of `generation`.
     pub(crate) fn remove(&self, name: &IndexName, generation: Generation) {
         let Some(index) = self.get(name).filter(|i| i.info().generation == generation) else { return };
@@ -234,7 +245,8 @@ impl Catalogue {
 
 #[cfg(test)]
 mod tests {
-    use sluice_core::IndexSpec;
+    use sluice_core::{Epoch, ManifestSeq, Offset, SegmentId, Timestamp};
+    use sluice_snapshotter::{Manifest, Reason};
 
     use super::*;
 
@@ -270,5 +282,39 @@ mod tests {
             assert!(index.serve(Snapshot::empty(slot.partition.clone(), Arc::clone(&slot.live))));
         }
         assert!(catalogue.is_ready());
+    }
+
+    #[test]
+    fn qry_2_an_older_manifest_never_replaces_a_newer_one() {
+        let index = Index::new(info(1), CancellationToken::new());
+        let slot = Arc::clone(&index.slots[1]);
+        let snapshot = |seq| {
+            let manifest = Manifest {
+                partition: slot.partition.clone(),
+                seq: ManifestSeq(seq),
+                epoch: Epoch(1),
+                partitions: 2,
+                start: Offset(0),
+                next_offset: Offset(seq * 10),
+                segments: Vec::new(),
+                watermark: SegmentId::first_of(Epoch(1)),
+                created_at: Timestamp(0),
+                put_id: ulid::Ulid::nil(),
+                reason: Reason::Publish,
+            };
+            Snapshot::new(manifest, Vec::new(), Arc::clone(&slot.live))
+        };
+        let served = || slot.served().map(|s| (s.seq().get(), s.visible_offset().get()));
+        let mut swaps = index.swaps();
+        assert!(index.serve(snapshot(5)) && swaps.has_changed().unwrap());
+        swaps.mark_unchanged();
+        for older in [5, 4, 1] {
+            assert!(!index.serve(snapshot(older)));
+        }
+        assert!(!swaps.has_changed().unwrap());
+        assert_eq!(served(), Some((5, 50)));
+        assert!(index.serve(snapshot(6)));
+        assert_eq!(served(), Some((6, 60)));
+        assert_eq!(slot.snapshots_in_memory(), 1);
     }
 }

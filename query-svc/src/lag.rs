@@ -119,6 +119,8 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use sluice_connectors::{BatchStream, LogError, ReadRequest};
+
     use super::*;
 
     fn known(ends: &[(i64, u64)]) -> Known {
@@ -149,5 +151,38 @@ mod tests {
             partition: sluice_core::PartitionId(0),
         };
         assert_eq!(meter.measure(&[(at, Offset(0), None)]).await, [None]);
+    }
+
+    /// Counts questions and answers none.
+    #[derive(Default)]
+    struct Silent(std::sync::atomic::AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Source for Silent {
+        async fn partitions(&self, _: &sluice_core::TopicName) -> Result<Option<u32>, LogError> {
+            std::future::pending().await
+        }
+
+        async fn bounds(&self, _: &TopicPartition) -> Result<LogBounds, LogError> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            std::future::pending().await
+        }
+
+        fn open(&self, _: ReadRequest) -> Result<BatchStream, LogError> {
+            Err(LogError::Closed("the silent log"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_does_not_answer_is_given_up_and_asked_again_only_later() {
+        let silent = Arc::new(Silent::default());
+        let meter = LagMeter::new(Some(Arc::clone(&silent) as _), Arc::new(sluice_core::SystemClock));
+        let topic = sluice_core::TopicName::new("a").unwrap();
+        let at = |p| TopicPartition { topic: topic.clone(), partition: sluice_core::PartitionId(p) };
+        let wanted: Vec<_> = (0..8).map(|p| (at(p), Offset(0), None)).collect();
+        let ask = || timeout(Duration::from_secs(60), meter.measure(&wanted));
+        assert_eq!(ask().await.unwrap(), [None; 8]);
+        assert_eq!(ask().await.unwrap(), [None; 8]);
+        assert!(silent.0.load(std::sync::atomic::Ordering::Relaxed) <= 16);
     }
 }

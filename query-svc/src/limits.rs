@@ -9,7 +9,10 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Request bodies held at once, in bytes; what comes beyond is refused with 503.
     pub max_bodies_bytes: usize,
-    /// Largest answer built from records (hits or a listing's page), in bytes of vectors and metadata.
+    /// Answers that clients have not taken yet, in bytes; what comes beyond is replaced by 503.
+    pub max_answers_bytes: usize,
+    /// Largest answer built from records (hits of a search or batch, a listing's page), in bytes of their JSON,
+    /// about.
     pub max_answer_bytes: usize,
     /// Largest metadata of a published record, in bytes.
     pub max_metadata_bytes: usize,
@@ -47,6 +50,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest wait for a whole request body.
     pub body_timeout: Duration,
+    /// Longest standstill of a client that does not read its answer.
+    pub write_timeout: Duration,
     /// Largest request head, in bytes.
     pub max_header_bytes: usize,
     /// How long running requests may go on after a stop.
@@ -58,6 +63,7 @@ impl Default for Limits {
         Self {
             max_body_bytes: 1 << 20,
             max_bodies_bytes: 64 << 20,
+            max_answers_bytes: 256 << 20,
             max_answer_bytes: 64 << 20,
             max_metadata_bytes: 64 << 10,
             max_message_bytes: 1_000_000,
@@ -77,6 +83,7 @@ impl Default for Limits {
             max_connections: 1024,
             header_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             max_header_bytes: 16 << 10,
             shutdown_timeout: Duration::from_secs(10),
         }

@@ -27,7 +27,7 @@ pub fn describe() {
     let seconds = Unit::Seconds;
     describe_histogram!(REQUEST_SECONDS, seconds, "time to answer a request, by route and status");
     describe_gauge!(CONNECTIONS, "HTTP connections open");
-    describe_histogram!(STAGE_SECONDS, seconds, "time of a query's stages: wait, search, settle, render");
+    describe_histogram!(STAGE_SECONDS, seconds, "time of a query's stages: wait, search, settle");
     describe_counter!(QUERIES_REFUSED, "queries refused because too many were running and waiting");
     describe_counter!(PARTIAL_ANSWERS, "answers that lacked a partition, by index");
     describe_counter!(KEY_CONFLICTS, "hits dropped because their key is live in another partition too");

@@ -83,6 +83,7 @@ impl QueryService {
             pins: Pins::new(limits.max_pinned_views, limits.pinned_view_ttl),
             lag: LagMeter::new(source, Arc::clone(&clock)),
             bodies: ByteBudget::new(limits.max_bodies_bytes),
+            answers: ByteBudget::new(limits.max_answers_bytes),
             limits,
             clock,
             metrics,

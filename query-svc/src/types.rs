@@ -131,6 +131,7 @@ pub struct Hit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AnswerStatus {
+    /// It answered in full, from the snapshot that is named.
     Ok,
     /// It missed the deadline.
     Timeout,

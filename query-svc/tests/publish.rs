@@ -1,5 +1,7 @@
 //! Writing through the local log: indexes, records, tombstones, lag.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Searches over several partitions and segments against brute force over the fold of all changes.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;

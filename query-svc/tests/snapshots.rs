@@ -1,5 +1,7 @@
 //! Snapshots that change, stay away or are damaged while queries run.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::Arc;

@@ -29,7 +29,7 @@ use crate::types::{CountRequest, CountResponse, Problem};
 pub(crate) async fn count(
     State(app): State<Arc<App>>,
     PathParams(index): PathParams<String>,
-    JsonBody(request): JsonBody<CountRequest>,
+    JsonBody(request, _held): JsonBody<CountRequest>,
 ) -> Answer<CountResponse> {
     let index = app.index(&index)?;
     let filter = query::filter(&index.info(), request.filter.as_ref())?;

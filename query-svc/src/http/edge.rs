@@ -76,3 +76,35 @@ pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     error!(request_id = request_id(), panic = text, "a handler panicked");
     ApiError::Internal.into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_problem_without_its_text() {
+        async fn broken() {
+            panic!("planted: /internal/path");
+        }
+        let router = Router::new()
+            .route("/", get(broken))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn(edge));
+        let request = Request::builder().uri("/").header(REQUEST_ID, "r-1").body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()[REQUEST_ID], "r-1");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.contains(r#""code":"internal""#) && body.contains(r#""request_id":"r-1""#), "{body}");
+        assert!(!body.contains("planted") && !body.contains("path"), "{body}");
+    }
+}

@@ -51,7 +51,7 @@ pub(crate) enum Media {
 pub(crate) struct RawBody {
     pub(crate) media: Media,
     pub(crate) bytes: Vec<u8>,
-    _permit: BytePermit,
+    pub(crate) permit: BytePermit,
 }
 
 impl FromRequest<Arc<App>> for RawBody {
@@ -62,7 +62,7 @@ impl FromRequest<Arc<App>> for RawBody {
         let limit = app.limits.body_timeout;
         let read = tokio::time::timeout(limit, read(request, app)).await;
         let (bytes, permit) = read.map_err(|_| ApiError::BodyTimeout(limit))??;
-        Ok(Self { media, bytes, _permit: permit })
+        Ok(Self { media, bytes, permit })
     }
 }
 
@@ -102,8 +102,8 @@ async fn read(request: Request, app: &App) -> Result<(Vec<u8>, BytePermit), ApiE
     Ok((bytes, permit))
 }
 
-/// A JSON body.
-pub(crate) struct JsonBody<T>(pub(crate) T);
+/// A JSON body, charged to the budget for as long as it is held.
+pub(crate) struct JsonBody<T>(pub(crate) T, pub(crate) BytePermit);
 
 impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
     type Rejection = ApiError;
@@ -113,7 +113,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
         if body.media != Media::Json {
             return Err(ApiError::MediaType("this route takes application/json".into()));
         }
-        parse_json(&body.bytes).map(Self)
+        Ok(Self(parse_json(&body.bytes)?, body.permit))
     }
 }
 

@@ -84,7 +84,9 @@ pub(crate) async fn put(
         Created::Created(stored) => (StatusCode::CREATED, stored),
         Created::Same(stored) => (StatusCode::OK, stored),
         Created::Differs { differences, .. } if differences.iter().all(|d| d.in_place) => {
-            (StatusCode::OK, app.registry.update(&spec).await?)
+            let stored = app.registry.update(&spec).await?;
+            app.catalogue.refresh(&stored.spec, stored.generation);
+            (StatusCode::OK, stored)
         }
         Created::Differs { differences, .. } => return Err(ApiError::SpecDiffers(differences)),
     };

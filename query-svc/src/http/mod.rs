@@ -11,12 +11,13 @@ mod query;
 mod records;
 mod search;
 mod server;
+mod stall;
 mod status;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use metrics_exporter_prometheus::PrometheusHandle;
 use sluice_connectors::Log;
 use sluice_core::{ByteBudget, Clock, IndexName};
@@ -47,6 +48,8 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     /// Bytes of request bodies held at once.
     pub(crate) bodies: ByteBudget,
+    /// Bytes of answers that clients have not taken yet.
+    pub(crate) answers: ByteBudget,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: PrometheusHandle,
 }
@@ -108,6 +111,9 @@ pub fn openapi() -> Document {
     api().1
 }
 
+/// [`openapi`] as JSON; it never changes while the process lives.
+static DESCRIPTION: LazyLock<String> = LazyLock::new(|| openapi().to_json().unwrap_or_default());
+
 /// The whole service as one router.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let unknown_route = || async { ApiError::RouteNotFound };
@@ -117,6 +123,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(edge::panicked))
+        .layer(from_fn_with_state(Arc::clone(&app), answer::charge))
         .layer(from_fn(edge::edge))
         .with_state(app)
 }
@@ -165,9 +172,7 @@ mod tests {
     fn every_schema_that_is_referred_to_is_described() {
         let text = openapi().to_json().unwrap();
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let mut rest = text.as_str();
-        while let Some(at) = rest.find("#/components/schemas/") {
-            rest = &rest[at + "#/components/schemas/".len()..];
+        for rest in text.split("#/components/schemas/").skip(1) {
             let name = rest.split('"').next().unwrap();
             assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
         }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::App;
 use super::answer::Answer;
 use super::extract::{PathParams, QueryParams};
-use super::search::raw;
+use super::search::{COMPONENT_BYTES, raw};
 use crate::error::ApiError;
 use crate::fan_out;
 use crate::pins::Cursor;
@@ -119,7 +119,9 @@ fn page(
             return Ok((records, Some(at)));
         }
         let row = view.row(at).ok_or(ApiError::Internal)?;
-        bytes += row.key.len() + row.metadata.len() + if page.vectors { row.vector.len() * 12 } else { 0 };
+        bytes += row.key.len()
+            + row.metadata.len()
+            + if page.vectors { row.vector.len() * COMPONENT_BYTES } else { 0 };
         records.push(ListedRecord {
             id: row.key.to_owned(),
             partition: at.partition,

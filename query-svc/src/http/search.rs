@@ -1,6 +1,7 @@
 //! `POST .../search` and `.../search/batch`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Json;
 use axum::extract::State;
@@ -39,16 +40,16 @@ use crate::view::View;
 pub(crate) async fn search(
     State(app): State<Arc<App>>,
     PathParams(index): PathParams<String>,
-    JsonBody(mut request): JsonBody<SearchRequest>,
+    JsonBody(mut request, _held): JsonBody<SearchRequest>,
 ) -> Answer<SearchResponse> {
     let index = app.index(&index)?;
     let consistency = request.consistency.take();
     let plan = query::plan(&app, &index.info(), request)?;
-    let begun = Instant::now();
     // those who wait for an offset hold no place
     let view = query::view(&app, &index, consistency.as_ref()).await?;
     let ticket = app.fan_out.admit().await?;
-    execute(&app, &ticket, &view, plan, begun).await.map(Json)
+    let room = Arc::new(Room::new(app.limits.max_answer_bytes));
+    execute(&app, &ticket, &view, plan, &room).await.map(Json)
 }
 
 /// Answer several searches from one view.
@@ -67,7 +68,7 @@ pub(crate) async fn search(
 pub(crate) async fn batch(
     State(app): State<Arc<App>>,
     PathParams(index): PathParams<String>,
-    JsonBody(request): JsonBody<BatchRequest>,
+    JsonBody(request, _held): JsonBody<BatchRequest>,
 ) -> Answer<BatchResponse> {
     let index = app.index(&index)?;
     let max = app.limits.max_batch;
@@ -79,11 +80,11 @@ pub(crate) async fn batch(
     let info = index.info();
     let plan = |search| query::plan(&app, &info, search);
     let plans = request.searches.into_iter().map(plan).collect::<Result<Vec<_>, _>>()?;
-    let begun = Instant::now();
     let view = query::view(&app, &index, consistency.as_ref()).await?;
     let ticket = app.fan_out.admit().await?;
+    let room = Arc::new(Room::new(app.limits.max_answer_bytes));
     let results = stream::iter(plans)
-        .map(|plan| execute(&app, &ticket, &view, plan, begun))
+        .map(|plan| execute(&app, &ticket, &view, plan, &room))
         .buffered(app.fan_out.threads())
         .try_collect()
         .await?;
@@ -96,8 +97,9 @@ async fn execute(
     ticket: &Ticket,
     view: &Arc<View>,
     plan: Plan,
-    begun: Instant,
+    room: &Arc<Room>,
 ) -> Result<SearchResponse, ApiError> {
+    let begun = Instant::now();
     let (vector, skip) = match plan.target {
         Target::Vector(vector) => (vector, None),
         Target::Record(key) => {
@@ -105,16 +107,43 @@ async fn execute(
             (vector_of(app, ticket, view, key.clone()).await?, Some(key))
         }
     };
-    let wanted = plan.k + usize::from(skip.is_some());
     let (k, ef, exact, filter, bound) = (plan.k, plan.ef, plan.exact, plan.filter, plan.bound);
     let search = Arc::new(Search { vector, k, ef, exact, filter, bound, skip });
-    let (hits, partitions) =
-        gather(app, ticket, view, &search, wanted, plan.require_complete, plan.include).await?;
+    let shape =
+        Shape { include: plan.include, require_complete: plan.require_complete, room: Arc::clone(room) };
+    let (hits, partitions) = gather(app, ticket, view, &search, &shape).await?;
     if partitions.iter().any(|p| p.status != AnswerStatus::Ok) {
         metrics::partial_answer(&view.index.name);
     }
     let took_ms = (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3;
     Ok(SearchResponse { hits, partitions, took_ms })
+}
+
+/// What an answer is to look like.
+struct Shape {
+    include: Included,
+    require_complete: bool,
+    room: Arc<Room>,
+}
+
+/// Bytes that the hits of one request may still take.
+struct Room {
+    left: AtomicUsize,
+    max: usize,
+}
+
+impl Room {
+    fn new(max: usize) -> Self {
+        Self { left: AtomicUsize::new(max), max }
+    }
+
+    /// # Errors
+    /// `AnswerTooLarge` when so much is not left.
+    fn take(&self, bytes: usize) -> Result<(), ApiError> {
+        let taken =
+            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        taken.map(drop).map_err(|_| ApiError::AnswerTooLarge { max: self.max })
+    }
 }
 
 /// Searches with a growing number of candidates until k hits survive or there are no more (QRY-3).
@@ -123,10 +152,9 @@ async fn gather(
     ticket: &Ticket,
     view: &Arc<View>,
     search: &Arc<Search>,
-    mut want: usize,
-    require_complete: bool,
-    include: Included,
+    shape: &Shape,
 ) -> Result<(Vec<Hit>, Vec<PartitionAnswer>), ApiError> {
+    let mut want = search.k + usize::from(search.skip.is_some());
     loop {
         let begun = Instant::now();
         let job = Arc::clone(search);
@@ -134,15 +162,15 @@ async fn gather(
             scan::partition(view, partition, &job, want, cancelled)
         });
         let (lists, answers) = fan_out::collect(view, parts.await);
-        let answers = fan_out::require(answers, require_complete)?;
+        let answers = fan_out::require(answers, shape.require_complete)?;
         metrics::stage("search", begun.elapsed());
 
         let begun = Instant::now();
-        let (job, of, max_bytes) = (Arc::clone(search), Arc::clone(view), app.limits.max_answer_bytes);
-        let settle = move |_: &_| {
+        let (job, of, include, room) =
+            (Arc::clone(search), Arc::clone(view), shape.include, Arc::clone(&shape.room));
+        let settle = move |_: &AtomicBool| {
             let settled = settle(&of, &job, lists, want);
-            let hits =
-                if settled.short { Vec::new() } else { render(&of, &settled.hits, include, max_bytes)? };
+            let hits = if settled.short { Vec::new() } else { render(&of, &settled.hits, include, &room)? };
             Ok((settled, hits))
         };
         let (settled, hits) = app.fan_out.run(ticket, settle).await?;
@@ -181,22 +209,13 @@ async fn vector_of(app: &App, ticket: &Ticket, view: &Arc<View>, key: Box<str>) 
     }
 }
 
-/// Turns rows into hits, of at most `max_bytes` together.
-fn render(
-    view: &View,
-    hits: &[Candidate],
-    include: Included,
-    max_bytes: usize,
-) -> Result<Vec<Hit>, ApiError> {
-    let mut bytes = 0;
+/// Turns rows into hits.
+fn render(view: &View, hits: &[Candidate], include: Included, room: &Room) -> Result<Vec<Hit>, ApiError> {
     let render = |candidate: &Candidate| {
         let row = view.row(candidate.at).ok_or(ApiError::Internal)?;
-        bytes += if include.metadata { row.metadata.len() } else { 0 };
-        // a component is about so long in JSON
-        bytes += if include.vector { row.vector.len() * 12 } else { 0 };
-        if bytes > max_bytes {
-            return Err(ApiError::AnswerTooLarge { max: max_bytes });
-        }
+        let metadata = if include.metadata { row.metadata.len() } else { 0 };
+        let vector = if include.vector { row.vector.len() * COMPONENT_BYTES } else { 0 };
+        room.take(HIT_BYTES + row.key.len() + metadata + vector)?;
         Ok(Hit {
             id: row.key.to_owned(),
             score: candidate.score,
@@ -206,6 +225,11 @@ fn render(
     };
     hits.iter().map(render).collect()
 }
+
+/// A component of a vector in JSON, about.
+pub(super) const COMPONENT_BYTES: usize = 12;
+/// A hit's own fields in JSON, about.
+const HIT_BYTES: usize = 48;
 
 /// Metadata as it stands in an answer. It was checked when it was decoded.
 pub(super) fn raw(metadata: &str) -> Result<Box<RawValue>, ApiError> {

@@ -1,4 +1,5 @@
-//! Accepts connections: so many at once, each with a bounded wait for the head of a request, and drains on stop.
+//! Accepts connections: so many at once, with bounded waits for the head of a request and for a peer
+//! that does not read its answer, and drains on stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::stall::Impatient;
 use crate::limits::Limits;
 use crate::metrics;
 
@@ -37,7 +39,8 @@ pub(crate) async fn serve(
     while let Some((stream, place)) = accept(&listener, &places, &stop).await {
         metrics::connections(max - places.available_permits());
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(Impatient::new(stream, limits.write_timeout));
+        let connection = graceful.watch(server.serve_connection(stream, service));
         let open = Arc::clone(&places);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -1,6 +1,6 @@
 //! What the tests share: a store in a directory, a hand that publishes snapshots into it, and the service over TCP.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
