@@ -80,9 +80,13 @@ impl StoreConfig {
         }
     }
 
-    /// The settings of an S3 store, from the environment and then the options, all checked.
-    pub(super) fn s3(&self, bucket: &str) -> Result<AmazonS3Builder, StoreError> {
-        let mut builder = AmazonS3Builder::from_env();
+    /// The settings of an S3 store: those of the environment, then the options, all checked.
+    pub(super) fn s3(
+        &self,
+        bucket: &str,
+        environment: AmazonS3Builder,
+    ) -> Result<AmazonS3Builder, StoreError> {
+        let mut builder = environment;
         for (name, value) in &self.options {
             let name = name.to_ascii_lowercase();
             let key = AmazonS3ConfigKey::from_str(&name)
@@ -93,7 +97,7 @@ impl StoreConfig {
         let builder = builder.with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
         let allow_http = builder
             .get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp))
-            .is_some_and(|v| v == "true");
+            .is_some_and(|v| matches!(v.to_ascii_lowercase().as_str(), "1" | "true" | "on" | "yes" | "y"));
         for key in [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint] {
             if let Some(endpoint) = builder.get_config_value(&key) {
                 check_endpoint(&endpoint, allow_http).map_err(|m| option("endpoint", m))?;
@@ -250,14 +254,17 @@ mod tests {
         ];
         for endpoint in bad {
             let options = [("endpoint", endpoint), ("allow_http", "true")];
-            let error = with("s3://bucket", &options).s3("bucket").unwrap_err().to_string();
+            let error =
+                with("s3://bucket", &options).s3("bucket", AmazonS3Builder::new()).unwrap_err().to_string();
             assert!(error.starts_with("store.options.endpoint: "), "{endpoint}: {error}");
             assert!(!error.contains("canary"), "{error}");
         }
-        let error = with("s3://bucket", &[("endpoint", "http://127.0.0.1:9")]).s3("bucket").unwrap_err();
+        let error = with("s3://bucket", &[("endpoint", "http://127.0.0.1:9")])
+            .s3("bucket", AmazonS3Builder::new())
+            .unwrap_err();
         assert!(error.to_string().contains("allow_http"), "{error}");
         let good = [("endpoint", "http://127.0.0.1:9000"), ("allow_http", "true"), ("region", "eu-west-1")];
-        assert!(with("s3://bucket", &good).s3("bucket").is_ok());
+        assert!(with("s3://bucket", &good).s3("bucket", AmazonS3Builder::new()).is_ok());
     }
 
     #[test]
@@ -271,7 +278,10 @@ mod tests {
             ("bucket", "other"),
             ("timeout", "1h"),
         ] {
-            let error = with("s3://bucket", &[(name, value)]).s3("bucket").unwrap_err().to_string();
+            let error = with("s3://bucket", &[(name, value)])
+                .s3("bucket", AmazonS3Builder::new())
+                .unwrap_err()
+                .to_string();
             assert!(error.starts_with(&format!("store.options.{name}: ")), "{error}");
             assert!(!error.contains("canary"), "{error}");
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -74,7 +75,7 @@ impl Store {
                 Ok(Self::of([files.clone(), files.clone(), files], Path::default(), config.url.clone()))
             }
             Place::S3 { bucket, prefix } => {
-                let builder = config.s3(&bucket)?;
+                let builder = config.s3(&bucket, AmazonS3Builder::from_env())?;
                 let clients: [Arc<dyn ObjectStore>; 3] = [
                     Arc::new(config::client(&builder, SINGLE)?),
                     Arc::new(config::client(&builder, SMALL)?),

@@ -83,11 +83,11 @@ impl ObjectStore for Faulty {
             Fault::None => self.inner.put_opts(at, body, options).await,
             Fault::Before => Err(broken("503")),
             Fault::After => {
-                let _ = self.inner.put_opts(at, body, options).await;
+                drop(self.inner.put_opts(at, body, options).await);
                 Err(broken("reset"))
             }
             Fault::ExistsThoughMine => {
-                let _ = self.inner.put_opts(at, body, options).await;
+                drop(self.inner.put_opts(at, body, options).await);
                 Err(exists(at))
             }
             Fault::Conflict => Err(exists(at)),
@@ -118,7 +118,7 @@ impl ObjectStore for Faulty {
             late.extract_if(.., |l| l.0 == *at && l.2 == 0).collect()
         };
         for (at, body, _) in due {
-            let _ = self.inner.put_opts(&at, body, PutOptions::from(PutMode::Create)).await;
+            drop(self.inner.put_opts(&at, body, PutOptions::from(PutMode::Create)).await);
         }
         found
     }

@@ -1,6 +1,7 @@
 //! Tests of the whole crate against stores in memory, in a directory, with faults, and on a real S3 server.
 
 mod cache;
+mod explore;
 mod faulty;
 mod fencing;
 mod garbage;
