@@ -16,26 +16,31 @@ use crate::{ComputePool, IndexerError, Lane};
 
 /// Every build starts from the same seed, so that a rebuild of the same records can be compared byte for byte.
 const SEED: u64 = 0x736c_7569_6365;
-/// Share of the budget that is kept for seals, so that no merge stands between a record and its manifest.
-const SEAL_SHARE: usize = 4;
+/// Part of the budget that is kept for segments without a graph, which need little and come often.
+const QUICK_PART: usize = 16;
+/// Part of the budget that is kept for seals with a graph, so that no merge stands between a record and its manifest.
+const GRAPH_PART: usize = 4;
 
-/// Bytes that builds may take beyond their inputs; clones share them. Seals and merges have parts of their own.
+/// Bytes that builds may take beyond their inputs; clones share them. Each lane of the compute pool has its own part.
 #[derive(Debug, Clone)]
 pub struct BuildBudget {
-    seals: ByteBudget,
+    quick: ByteBudget,
+    graphs: ByteBudget,
     merges: ByteBudget,
 }
 
 impl BuildBudget {
-    /// A quarter of `bytes` for seals, the rest for merges.
+    /// A sixteenth of `bytes` for segments without a graph, a quarter for seals with one, the rest for merges.
     pub fn new(bytes: usize) -> Self {
-        let seals = bytes / SEAL_SHARE;
-        Self { seals: ByteBudget::new(seals), merges: ByteBudget::new(bytes - seals) }
+        let (quick, graphs) = (bytes / QUICK_PART, bytes / GRAPH_PART);
+        let merges = bytes - quick - graphs;
+        let [quick, graphs, merges] = [quick, graphs, merges].map(ByteBudget::new);
+        Self { quick, graphs, merges }
     }
 
-    /// Bytes that a growing set may ask for.
+    /// Bytes that the build of a growing set may ask for.
     pub fn seal_bytes(&self) -> u64 {
-        self.seals.total_bytes() as u64
+        self.graphs.total_bytes() as u64
     }
 
     /// Bytes that a merge may ask for.
@@ -45,7 +50,7 @@ impl BuildBudget {
 
     /// Bytes taken now.
     pub fn used_bytes(&self) -> usize {
-        self.seals.used_bytes() + self.merges.used_bytes()
+        self.quick.used_bytes() + self.graphs.used_bytes() + self.merges.used_bytes()
     }
 }
 
@@ -94,7 +99,8 @@ impl Builder {
             return Ok(None);
         }
         let options = self.options(haste);
-        let permit = self.seal_memory(build_memory(rows, self.spec.dimension, &options.graph)).await;
+        let lane = if rows < u64::from(options.graph.min_records) { Lane::Quick } else { Lane::Graph };
+        let permit = self.memory_for(lane, build_memory(rows, self.spec.dimension, &options.graph)).await;
         let file = self.scratch.file();
         let since = Instant::now();
         let job = move |cancelled: &_| {
@@ -102,18 +108,19 @@ impl Builder {
             let built = seal(&set, &options, file.path(), cancelled)?;
             open(built, file)
         };
-        let made: Result<Made, IndexerError> = self.pool.run(Lane::Seal, job).await?;
-        self.context.metrics.built("seal", since.elapsed().as_secs_f64());
+        let made: Result<Made, IndexerError> = self.pool.run(lane, job).await?;
+        self.context.metrics.built(lane, since.elapsed().as_secs_f64());
         made.map(Some)
     }
 
-    async fn seal_memory(&self, bytes: u64) -> BytePermit {
+    async fn memory_for(&self, lane: Lane, bytes: u64) -> BytePermit {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        if let Some(permit) = self.budget.seals.try_acquire(bytes) {
+        let part = if lane == Lane::Quick { &self.budget.quick } else { &self.budget.graphs };
+        if let Some(permit) = part.try_acquire(bytes) {
             return permit;
         }
         let since = Instant::now();
-        let permit = self.budget.seals.acquire(bytes).await;
+        let permit = part.acquire(bytes).await;
         record_blocked("build_memory", since);
         permit
     }
@@ -138,7 +145,7 @@ impl Builder {
             open(built, file)
         };
         let made: Result<Made, IndexerError> = self.pool.run(Lane::Merge, job).await?;
-        self.context.metrics.built("merge", since.elapsed().as_secs_f64());
+        self.context.metrics.built(Lane::Merge, since.elapsed().as_secs_f64());
         made
     }
 

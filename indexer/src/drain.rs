@@ -4,7 +4,8 @@ use sluice_core::Offset;
 use tracing::{info, warn};
 
 use crate::build::Haste;
-use crate::running::{MergeStage, Running, SealStage, done, take};
+use crate::running::Running;
+use crate::stage::{MergeStage, SealStage, done, take};
 use crate::{IndexerError, Phase};
 
 impl Running {

@@ -20,6 +20,7 @@ mod running;
 mod scratch;
 pub mod seal_policy;
 mod snapshot;
+mod stage;
 mod status;
 mod worker;
 

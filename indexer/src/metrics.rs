@@ -3,7 +3,7 @@
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use sluice_core::PartitionRef;
 
-use crate::WorkerStatus;
+use crate::{Lane, WorkerStatus};
 
 const RECORDS: &str = "sluice_indexer_records_total";
 const REPLAYED: &str = "sluice_indexer_replayed_records_total";
@@ -78,8 +78,8 @@ impl WorkerMetrics {
         counter!(MERGED_ROWS, &self.labels()).increment(rows);
     }
 
-    pub(crate) fn built(&self, lane: &'static str, seconds: f64) {
-        histogram!(BUILD_SECONDS, &self.labels_and("lane", lane)).record(seconds);
+    pub(crate) fn built(&self, lane: Lane, seconds: f64) {
+        histogram!(BUILD_SECONDS, &self.labels_and("lane", lane.as_str())).record(seconds);
     }
 
     pub(crate) fn published(&self, seconds: f64) {

@@ -1,7 +1,7 @@
 //! `ComputePool`: where segments are built, off the async runtime, on a fixed number of threads.
 //!
-//! Seals and merges run in lanes of their own, so that a long merge never stands before a seal. A job learns through
-//! a flag that nobody waits for it any more: dropping the future of [`ComputePool::run`] raises it.
+//! Quick jobs, graphs and merges run in lanes of their own, so that one partition's graph never stands before another
+//! one's small segment, nor a merge before a seal. A job learns through a flag that nobody waits for it any more: dropping the future of [`ComputePool::run`] raises it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -29,21 +29,35 @@ impl PoolError {
 /// Which jobs a job competes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// On the path from record to manifest.
-    Seal,
-    /// Off it.
+    /// Milliseconds: marking dead rows, segments without a graph.
+    Quick,
+    /// Seconds: sealing with a graph.
+    Graph,
+    /// Minutes, and off the path from record to manifest.
     Merge,
+}
+
+impl Lane {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Graph => "graph",
+            Self::Merge => "merge",
+        }
+    }
 }
 
 /// Threads for building segments; clones share them.
 #[derive(Debug, Clone)]
 pub struct ComputePool {
-    seals: Arc<ThreadPool>,
+    quick: Arc<ThreadPool>,
+    graphs: Arc<ThreadPool>,
     merges: Arc<ThreadPool>,
 }
 
 impl ComputePool {
-    /// `threads` for seals, and half as many, at least one, for merges.
+    /// `threads` each for quick jobs and for graphs, and half as many, at least one, for merges. The operating system
+    /// shares the cores among them.
     ///
     /// # Errors
     /// When the threads cannot be started.
@@ -52,7 +66,11 @@ impl ComputePool {
             let builder = ThreadPoolBuilder::new().num_threads(threads.max(1));
             builder.thread_name(move |i| format!("{name}-{i}")).build().map(Arc::new)
         };
-        Ok(Self { seals: lane("seal", threads)?, merges: lane("merge", threads / 2)? })
+        Ok(Self {
+            quick: lane("quick", threads)?,
+            graphs: lane("graph", threads)?,
+            merges: lane("merge", threads / 2)?,
+        })
     }
 
     /// Runs `job` on a thread of `lane`; parallel work inside it stays in that lane.
@@ -68,7 +86,8 @@ impl ComputePool {
         let _on_drop = CancelOnDrop(Arc::clone(&cancelled));
         let (sender, receiver) = oneshot::channel();
         let pool = match lane {
-            Lane::Seal => &self.seals,
+            Lane::Quick => &self.quick,
+            Lane::Graph => &self.graphs,
             Lane::Merge => &self.merges,
         };
         pool.spawn(move || {
@@ -104,9 +123,9 @@ mod tests {
     #[tokio::test]
     async fn liv_2_a_panic_in_a_job_is_an_error_and_the_pool_goes_on() {
         let pool = ComputePool::new(1).unwrap();
-        let error = pool.run(Lane::Seal, |_| panic!("bad row {}", 7)).await.map(|(): ()| ()).unwrap_err();
+        let error = pool.run(Lane::Quick, |_| panic!("bad row {}", 7)).await.map(|(): ()| ()).unwrap_err();
         assert_eq!(error.to_string(), "a compute job panicked: bad row 7");
-        assert_eq!(pool.run(Lane::Seal, |_| 1).await.unwrap(), 1);
+        assert_eq!(pool.run(Lane::Quick, |_| 1).await.unwrap(), 1);
     }
 
     #[tokio::test]
@@ -133,7 +152,7 @@ mod tests {
         let pool = ComputePool::new(1).unwrap();
         let (release, wait) = std::sync::mpsc::sync_channel::<()>(1);
         let merge = pool.run(Lane::Merge, move |_| wait.recv().unwrap());
-        let seal = pool.run(Lane::Seal, |_| ());
+        let seal = pool.run(Lane::Quick, |_| ());
         let (merge, ()) = tokio::join!(merge, async {
             seal.await.unwrap();
             release.send(()).unwrap();

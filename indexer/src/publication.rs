@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
-use sluice_core::{ErrorKind, Offset, SegmentId, invariant};
+use sluice_core::{ErrorKind, Offset, SegmentId, failpoint, invariant};
 use sluice_segment::GrowingSet;
 use tracing::{info, warn};
 
@@ -40,8 +40,7 @@ impl Press {
         snapshot: Snapshot,
         ready: Ready,
     ) -> Result<Snapshot, IndexerError> {
-        let lane = if matches!(ready, Ready::Seal { .. }) { Lane::Seal } else { Lane::Merge };
-        let mut draft = self.pool.run(lane, move |_| prepare(snapshot, ready)).await?;
+        let mut draft = self.pool.run(Lane::Quick, move |_| prepare(snapshot, ready)).await?;
         let after = draft.snapshot.next_offset;
         let new = draft.new.take().map(|new| self.name(new, &mut draft.snapshot));
         let publication = Publication {
@@ -50,6 +49,7 @@ impl Press {
             segments: draft.snapshot.segments.iter().map(|live| live.state.clone()).collect(),
         };
         self.publish_until_known(&publication).await?;
+        failpoint!("indexer.publish.after");
         info!(partition = %self.context.partition, next_offset = %after, segments = publication.segments.len(),
             "published");
         if let Some((id, made)) = new {
@@ -79,6 +79,7 @@ impl Press {
     async fn publish_until_known(&mut self, publication: &Publication) -> Result<(), IndexerError> {
         let mut backoff = Backoff::default();
         loop {
+            failpoint!("indexer.publish.before");
             match self.publisher.publish(publication).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
@@ -98,6 +99,7 @@ impl Press {
                 if let Some(live) = snapshot.segments.iter_mut().find(|live| live.state.id == id) {
                     live.segment = segment;
                 }
+                failpoint!("indexer.adopt.after");
             }
             Err(error) => {
                 warn!(partition = %self.context.partition, segment = %id, %error, "the cache did not take a segment");

@@ -54,8 +54,7 @@ async fn open_one(
             Err(error) => return Err(error),
         }
     };
-    let fits = segment.len() as u64 == u64::from(state.records)
-        && state.deleted.max().is_none_or(|row| row < state.records);
+    let fits = segment.len() == state.records && state.deleted.max().is_none_or(|row| row < state.records);
     if !fits {
         let text = format!("segment {} holds {} rows, not {}", state.id, segment.len(), state.records);
         return Err(EdgeError::new(ErrorKind::Corrupt, text));

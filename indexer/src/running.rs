@@ -1,10 +1,8 @@
 //! The loop of a worker: takes input, starts what is due, settles what is done. It owns all state of the partition.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use sluice_core::channel::record_blocked;
 use sluice_core::{ErrorKind, RecordBatch, Timestamp};
@@ -17,74 +15,14 @@ use crate::merge_policy::{self, MergeLimits};
 use crate::publication::{Press, Ready};
 use crate::seal_policy::{self, Decision, SealLimits};
 use crate::snapshot::{Live, Snapshot};
+use crate::stage::{MergeStage, Publishing, SealStage, What, done, take};
 use crate::worker::WorkerParams;
-use crate::{EdgeError, Exit, IndexerError, Lane, Phase};
+use crate::{EdgeError, Exit, IndexerError, Phase};
 
 /// The longest that a worker goes without coming round its loop.
 const BEAT: Duration = Duration::from_secs(1);
 /// A merge that failed is not tried again before this.
 const MERGE_PAUSE: Duration = Duration::from_secs(60);
-
-type SealJob = BoxFuture<'static, Result<Option<Made>, IndexerError>>;
-type MergeJob = BoxFuture<'static, Result<Made, IndexerError>>;
-type PressJob = BoxFuture<'static, (Press, Result<Snapshot, IndexerError>)>;
-
-/// The seal under way; the next one begins when this one is published.
-pub(crate) enum SealStage {
-    Idle,
-    Building { frozen: Frozen, reason: &'static str, job: SealJob },
-    Built { frozen: Frozen, reason: &'static str, made: Option<Made> },
-    Publishing { frozen: Frozen, reason: &'static str },
-}
-
-/// The merge under way.
-pub(crate) enum MergeStage {
-    Idle,
-    Building { inputs: Vec<Live>, reason: &'static str, job: MergeJob },
-    Built { inputs: Vec<Live>, reason: &'static str, made: Made },
-    Publishing { reason: &'static str, rows: u64 },
-}
-
-/// The publication under way, of the seal or of the merge.
-pub(crate) struct Publishing {
-    lane: Lane,
-    since: Instant,
-    job: PressJob,
-}
-
-impl SealStage {
-    fn frozen(&self) -> Option<&Frozen> {
-        match self {
-            Self::Idle => None,
-            Self::Building { frozen, .. } | Self::Built { frozen, .. } | Self::Publishing { frozen, .. } => {
-                Some(frozen)
-            }
-        }
-    }
-
-    pub(crate) async fn built(&mut self) -> Result<Option<Made>, IndexerError> {
-        match self {
-            Self::Building { job, .. } => job.await,
-            _ => pending().await,
-        }
-    }
-}
-
-impl MergeStage {
-    async fn built(&mut self) -> Result<Made, IndexerError> {
-        match self {
-            Self::Building { job, .. } => job.await,
-            _ => pending().await,
-        }
-    }
-}
-
-pub(crate) async fn done(publishing: &mut Option<Publishing>) -> (Press, Result<Snapshot, IndexerError>) {
-    match publishing {
-        Some(publishing) => (&mut publishing.job).await,
-        None => pending().await,
-    }
-}
 
 /// What woke the loop.
 enum Event {
@@ -295,18 +233,18 @@ impl Running {
     /// Publishes the seal that is built, else the merge that is: one publication at a time.
     pub(crate) fn start_publication(&mut self) {
         let Some(mut press) = self.press.take() else { return };
-        let (lane, ready) = match (take(&mut self.seal), take(&mut self.merge)) {
+        let (what, ready) = match (take(&mut self.seal), take(&mut self.merge)) {
             (SealStage::Built { frozen, reason, made }, merge) => {
                 self.merge = merge;
                 let set = Arc::clone(&frozen.set);
                 let ready = Ready::Seal { set, start: frozen.start, next: frozen.next, made };
                 self.seal = SealStage::Publishing { frozen, reason };
-                (Lane::Seal, ready)
+                (What::Seal, ready)
             }
             (seal, MergeStage::Built { inputs, reason, made }) => {
                 self.seal = seal;
                 self.merge = MergeStage::Publishing { reason, rows: made.built.records.into() };
-                (Lane::Merge, Ready::Merge { inputs, made })
+                (What::Merge, Ready::Merge { inputs, made })
             }
             (seal, merge) => {
                 (self.seal, self.merge, self.press) = (seal, merge, Some(press));
@@ -318,7 +256,7 @@ impl Running {
             let result = press.publish(snapshot, ready).await;
             (press, result)
         });
-        self.publishing = Some(Publishing { lane, since: Instant::now(), job });
+        self.publishing = Some(Publishing { what, since: Instant::now(), job });
     }
 
     pub(crate) fn sealed(&mut self, made: Option<Made>) {
@@ -353,16 +291,16 @@ impl Running {
         self.snapshot = result?;
         self.look_for_merge = true;
         let context = &self.builder.context;
-        if let Some(Publishing { lane, since, .. }) = done {
+        if let Some(Publishing { what, since, .. }) = done {
             context.metrics.published(since.elapsed().as_secs_f64());
-            match lane {
+            match what {
                 // frees the permits of what was sealed
-                Lane::Seal => {
+                What::Seal => {
                     if let SealStage::Publishing { reason, .. } = take(&mut self.seal) {
                         context.metrics.sealed(reason);
                     }
                 }
-                Lane::Merge => {
+                What::Merge => {
                     if let MergeStage::Publishing { reason, rows } = take(&mut self.merge) {
                         context.metrics.merged(reason, "ok", rows);
                     }
@@ -419,21 +357,4 @@ impl Running {
             context.metrics.state(&context.progress.borrow());
         }
     }
-}
-
-/// A stage that can be taken out and leaves [`Stage::IDLE`] behind.
-pub(crate) trait Stage {
-    const IDLE: Self;
-}
-
-impl Stage for SealStage {
-    const IDLE: Self = Self::Idle;
-}
-
-impl Stage for MergeStage {
-    const IDLE: Self = Self::Idle;
-}
-
-pub(crate) fn take<S: Stage>(stage: &mut S) -> S {
-    std::mem::replace(stage, S::IDLE)
 }

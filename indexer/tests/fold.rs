@@ -1,6 +1,8 @@
 //! FOLD-1 to FOLD-4: at every manifest with next offset O the live rows are the fold of the log before O, whatever
 //! the batches, the seals, the merges, the crashes and the replays.
 
+#![allow(clippy::unwrap_used, reason = "tests only")]
+
 mod support;
 
 use std::time::Duration;
@@ -89,7 +91,7 @@ async fn live_once(bench: &Bench, log: &Log, life: &Life) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn fold_1_2_3_4_hold_at_every_manifest(

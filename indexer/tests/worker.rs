@@ -1,5 +1,7 @@
 //! A worker among its neighbours: budgets, fences, outages, the end.
 
+#![allow(clippy::unwrap_used, reason = "tests only")]
+
 mod support;
 
 use std::time::Duration;

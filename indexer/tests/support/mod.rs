@@ -1,5 +1,6 @@
 //! A store in a directory, a log in memory, a clock by hand, and the fold that is the oracle.
 #![allow(dead_code, reason = "every test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests only")]
 
 pub(crate) mod log;
 pub(crate) mod store;
