@@ -9,8 +9,8 @@ use crate::servers::{KAFKA, Running, S3, exports};
 use crate::shell::{cargo, command, root, run};
 use crate::tools::{KCAT, PYTHON};
 
-/// Tests on real servers have one of these in their names or paths.
-const ON_SERVERS: &[&str] = &["kafka", "s3"];
+/// Tests of the local set-up have this in their paths: they ran already when the servers' turn comes.
+const LOCAL: &str = "local::";
 
 /// Runs every test, or those whose names hold `filter`.
 pub(crate) fn run_all(s3: S3, filter: Option<&str>) -> Result<()> {
@@ -19,7 +19,7 @@ pub(crate) fn run_all(s3: S3, filter: Option<&str>) -> Result<()> {
     if !report.step("build", || run(cargo(&["test", "--workspace", "--no-run"]))) {
         return report.finish();
     }
-    report.step("tests that need only Rust", || run(cargo_test(filter.as_slice())));
+    report.step("tests that need only Rust", || run(cargo_test(&[], filter)));
     match start_servers(s3) {
         Ok(set_up) => on_servers(&mut report, set_up, filter),
         Err(error) => report.skip("tests on real Kafka and S3", &format!("{error:#}")),
@@ -57,8 +57,7 @@ fn on_servers(report: &mut Report, set_up: SetUp, filter: Option<&str>) {
         Err(error) => report.skip("publishing by confluent-kafka", &format!("{error:#}")),
     }
     report.step("tests on real Kafka and S3", || {
-        let names = filter.map_or(ON_SERVERS.to_vec(), |f| vec![f]);
-        let mut tests = cargo_test(&names);
+        let mut tests = cargo_test(&["--skip", LOCAL], filter);
         tests.envs(environment);
         run(tests)
     });
@@ -73,9 +72,10 @@ fn python() -> Result<String> {
     Ok(root().join("dev/python/venv/bin/python").display().to_string())
 }
 
-/// All test programs, with the tests that hold one of `names`; every one runs, whatever the others do.
-fn cargo_test(names: &[&str]) -> Command {
+/// All test programs, every one whatever the others do, with options and a filter for their harness.
+fn cargo_test(options: &[&str], filter: Option<&str>) -> Command {
     let mut arguments = vec!["test", "--workspace", "--no-fail-fast", "--"];
-    arguments.extend(names);
+    arguments.extend(options);
+    arguments.extend(filter);
     cargo(&arguments)
 }

@@ -1,0 +1,15 @@
+//! The real binary from outside: child processes, HTTP, the log and the store, on both set-ups.
+//!
+//! Tests in a module `local` need nothing. Those in `kafka_and_s3` need the servers that SLUICE_TEST_KAFKA and
+//! SLUICE_TEST_S3_URL (with AWS_*) name, and say so when they are not there; `cargo xtask test` starts them.
+
+mod support;
+
+mod bad_input;
+mod change;
+mod indexes;
+mod kill;
+mod publish;
+mod search;
+mod store_alone;
+mod takeover;

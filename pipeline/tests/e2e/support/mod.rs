@@ -1,0 +1,11 @@
+//! What every end-to-end test stands on: set-ups, processes, an HTTP client, and oracles that use no product code.
+
+pub(crate) mod api;
+pub(crate) mod data;
+pub(crate) mod fold;
+pub(crate) mod log;
+pub(crate) mod process;
+pub(crate) mod random;
+pub(crate) mod set_up;
+pub(crate) mod wait;
+pub(crate) mod world;
