@@ -129,6 +129,7 @@ fn graph_meta(graph: &Graph, options: &BuildOptions) -> GraphMeta {
         stride0: graph.stride0 as u32,
         stride: graph.stride as u32,
         entry: graph.entry,
+        seeds: graph.seeds.clone(),
         levels: graph.upper.iter().map(|level| level.rows.len() as u32).collect(),
     }
 }

@@ -37,6 +37,9 @@ pub(crate) struct GraphMeta {
     pub(crate) stride: u32,
     /// Place of the entry point in the highest level; its row, where there is no upper level.
     pub(crate) entry: u32,
+    /// Rows from which a walk over level 0 starts, beside the one that the upper levels lead to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) seeds: Vec<u32>,
     /// Nodes of level 1, 2, ..
     pub(crate) levels: Vec<u32>,
 }

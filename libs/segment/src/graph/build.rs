@@ -5,8 +5,7 @@
 //!
 //! hnsw_rs holds a read lock on a new point's edges, level by level, while it writes its neighbours'. With three
 //! levels or more two points can wait for each other for ever; with two they cannot, since a point that is not yet
-//! linked on its highest level is not seen on it by others. So it builds two, and the higher levels are cut out of
-//! the second.
+//! linked on its highest level is not seen on it by others. So it builds two; the second holds one row in m.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -47,6 +46,7 @@ pub(crate) fn build(
         freeze(&hnsw, space.len(), &options.graph)
     };
     check_cancelled(cancelled)?;
+    graph.seeds = space.seeds().to_vec();
     equals.string(&mut graph);
     repair(&mut graph, &space, cancelled)?;
     Ok(graph)
@@ -159,7 +159,7 @@ fn freeze(hnsw: &Points<'_>, rows: usize, spec: &GraphSpec) -> Graph {
         }
     }
     upper.sort_unstable_by_key(|(row, _)| *row);
-    let mut graph = Graph { stride0, stride, entry: 0, level0, upper: Vec::new() };
+    let mut graph = Graph { stride0, stride, entry: 0, seeds: Vec::new(), level0, upper: Vec::new() };
     if !upper.is_empty() {
         graph.upper.push(first_level(&upper, m, stride));
     }

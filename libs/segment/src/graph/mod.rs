@@ -17,6 +17,8 @@ pub(crate) struct Graph {
     pub(crate) stride: usize,
     /// Place of the entry point in the highest level; its row, where there is no upper level.
     pub(crate) entry: u32,
+    /// Rows from which every walk over level 0 starts, beside the one that the upper levels lead to.
+    pub(crate) seeds: Vec<u32>,
     /// `stride0` neighbours per row, filled up with `NO_ROW`.
     pub(crate) level0: Vec<u32>,
     /// Level 1, 2, ..

@@ -65,7 +65,8 @@ impl Level<'_> {
     /// The nodes that a walk from the entry point to `node` meets nearest to it.
     fn nearest(&self, node: u32, scratch: &mut Scratch) -> Result<Vec<u32>, Cancelled> {
         let target = ToNode { node, rows: self.rows, space: self.space };
-        beam(self.links(), self.entry, NEAREST, usize::MAX, &target, scratch)?;
+        let start = std::iter::once(self.entry);
+        beam(self.links(), start, NEAREST, usize::MAX, &target, scratch)?;
         Ok(scratch.found().iter().map(|near| near.row()).filter(|found| *found != node).collect())
     }
 

@@ -111,13 +111,13 @@ pub(crate) enum Walked {
     OverLimit,
 }
 
-/// Keeps the nearest `ef` admitted nodes of all that it meets from `from` on; they are then `scratch.found()`.
+/// Keeps the nearest `ef` admitted nodes of all that it meets from `starts` on; they are then `scratch.found()`.
 ///
 /// # Errors
 /// When the target says that the query was cancelled.
 pub(crate) fn beam(
     links: Links<'_>,
-    from: u32,
+    starts: impl Iterator<Item = u32>,
     ef: usize,
     limit: usize,
     target: &impl Target,
@@ -125,13 +125,13 @@ pub(crate) fn beam(
 ) -> Result<Walked, Cancelled> {
     const CHECK_EVERY: usize = 64;
     scratch.begin(links.neighbours.len() / links.stride);
-    scratch.first_sight(from);
-    let start = Near::new(target.distance(from), from);
-    scratch.candidates.push(Reverse(start));
-    if target.admits(from) {
-        scratch.best.push(start);
+    let (mut steps, mut distances) = (0usize, 0usize);
+    for start in starts {
+        if scratch.first_sight(start) {
+            distances += 1;
+            consider(Near::new(target.distance(start), start), ef, target, scratch);
+        }
     }
-    let (mut steps, mut distances) = (0usize, 1usize);
     while let Some(Reverse(nearest)) = scratch.candidates.pop() {
         if scratch.best.len() >= ef && scratch.best.peek().is_some_and(|worst| nearest > *worst) {
             break;

@@ -94,7 +94,8 @@ impl Segment {
             _ => count.saturating_add(64 * ef),
         };
         let mut scratch = SCRATCH.take();
-        let walked = beam(links, from, ef, limit, view, &mut scratch);
+        let starts = std::iter::once(from).chain(graph.seeds.iter().copied());
+        let walked = beam(links, starts, ef, limit, view, &mut scratch);
         let wanted = view.query.k.min(count);
         let found = match walked {
             Ok(Walked::Done) if scratch.found_len() >= wanted => {

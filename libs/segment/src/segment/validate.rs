@@ -18,6 +18,7 @@ type Checked = Result<(), SegmentError>;
 /// Most neighbours per node and most levels that a graph may have.
 const MAX_STRIDE: u32 = 1024;
 const MAX_LEVELS: usize = 32;
+const MAX_SEEDS: usize = 1024;
 
 fn refuse<T>(section: impl ToString, problem: impl ToString) -> Result<T, SegmentError> {
     Err(SegmentError::damaged(section, problem))
@@ -49,6 +50,9 @@ fn graph_meta(graph: &GraphMeta, rows: u32) -> Checked {
     let strides = [graph.stride0, graph.stride];
     if strides.iter().any(|s| *s == 0 || *s > MAX_STRIDE) || graph.levels.len() > MAX_LEVELS {
         return refuse(Kind::Meta, "the graph has an impossible shape");
+    }
+    if graph.seeds.len() > MAX_SEEDS || graph.seeds.iter().any(|row| *row >= rows) {
+        return refuse(Kind::Meta, "the graph's seeds are too many or do not exist");
     }
     // each level is a part of the one below it
     let mut below = rows;

@@ -1,0 +1,130 @@
+//! SEG-3: segments of every released format open and answer as recorded.
+//!
+//! `tests/compat_data/v{n}/{metric}.seg` is a kept file, `{metric}.json` what it answered when it was written.
+//! `SLUICE_WRITE_COMPAT=1 cargo test -p sluice-segment --test compat` writes the files of a format that has none yet;
+//! files that are there are never written again.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{METRICS, Random, options, query, schema, sealed_bytes, upsert, vector};
+use roaring::RoaringBitmap;
+use serde_json::{Value, json};
+use sluice_core::{FieldType, Metric};
+use sluice_segment::{FORMAT_VERSION, Filter, GrowingSet, Segment};
+
+const FIELDS: [(&str, FieldType); 5] = [
+    ("at", FieldType::Timestamp),
+    ("flag", FieldType::Boolean),
+    ("size", FieldType::Integer),
+    ("tag", FieldType::Keyword),
+    ("weight", FieldType::Float),
+];
+
+fn folder(version: u32) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/compat_data/v{version}"))
+}
+
+fn queries() -> [Vec<f32>; 3] {
+    [vec![1.0, 0.5, -0.5, 2.0], vec![-1.0, 1.0, 0.25, 0.0], vec![0.1, -0.2, 0.3, -0.4]]
+}
+
+fn filters() -> Vec<Value> {
+    vec![
+        json!({"tag": "even"}),
+        json!({"size": {"$gte": 20, "$lt": 50}}),
+        json!({"weight": {"$gt": 30.0}, "flag": true}),
+        json!({"$or": [{"at": {"$lt": "1970-01-01T00:00:05Z"}}, {"tag": {"$in": ["third", "nothing"]}}]}),
+        json!({"tag": {"$exists": false}}),
+    ]
+}
+
+fn write(metric: Metric) -> Vec<u8> {
+    let schema = schema(4, metric, &FIELDS);
+    let mut set = GrowingSet::new(schema.clone());
+    let mut random = Random(42);
+    for i in 0..64u64 {
+        let tag = match i % 6 {
+            0 => r#""tag":["even","third"],"#,
+            2 | 4 => r#""tag":"even","#,
+            3 => r#""tag":"third","#,
+            _ => "",
+        };
+        let metadata =
+            format!(r#"{{{tag}"size":{i},"flag":{},"weight":{}.5,"at":{}}}"#, i % 2 == 0, i, i * 1000);
+        set.apply(upsert(&schema, &format!("clé-{i}"), i * i + 1, &random.vector(4), &metadata));
+    }
+    let mut options = options(1);
+    options.graph.m = 4;
+    sealed_bytes(&set, &options)
+}
+
+/// What a segment answers, as JSON.
+fn answers(segment: &Segment) -> Value {
+    let hits = |vector: &[f32], filter: Option<&Value>| -> Value {
+        let q = vector_of(segment, vector);
+        let filter = filter.map(|f| Filter::parse(f, segment.schema()).unwrap());
+        let query = sluice_segment::Query { filter: filter.as_ref(), ..query(&q, 5, true) };
+        let hits = segment.search(&query, &RoaringBitmap::new()).unwrap();
+        hits.iter().map(|h| json!([segment.row(h.row).key, f64::from(h.score)])).collect()
+    };
+    let rows = (0..segment.len()).map(|row| {
+        let row = segment.row(row);
+        json!([row.key, row.offset, row.timestamp, row.metadata, row.vector])
+    });
+    json!({
+        "rows": rows.collect::<Vec<_>>(),
+        "fields": segment.schema().fields,
+        "levels": segment.info().graph.map(|g| g.levels),
+        "searches": queries().map(|q| hits(&q, None)),
+        "filtered": filters().iter().map(|f| hits(&queries()[0], Some(f))).collect::<Vec<_>>(),
+    })
+}
+
+fn vector_of(segment: &Segment, components: &[f32]) -> sluice_core::Vector {
+    vector(segment.schema(), components)
+}
+
+/// Equal but for the last digits of numbers, which differ between instruction sets.
+fn alike(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|other| alike(v, other)))
+        }
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            (a - b).abs() <= 1e-5 * (1.0 + a.abs())
+        }
+        (a, b) => a == b,
+    }
+}
+
+#[test]
+fn seg_3_kept_segments_of_every_format_open_and_answer_as_recorded() {
+    for version in 1..=FORMAT_VERSION {
+        for metric in METRICS {
+            let file = folder(version).join(format!("{metric}.seg"));
+            let record = file.with_extension("json");
+            if version == FORMAT_VERSION
+                && std::env::var_os("SLUICE_WRITE_COMPAT").is_some()
+                && !file.exists()
+            {
+                std::fs::create_dir_all(folder(version)).unwrap();
+                let bytes = write(metric);
+                let answers = answers(&Segment::from_bytes(&bytes).unwrap());
+                std::fs::write(&file, bytes).unwrap();
+                std::fs::write(&record, serde_json::to_string(&answers).unwrap()).unwrap();
+            }
+            let segment = Segment::open(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            let recorded: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+            let now = answers(&segment);
+            assert!(alike(&now, &recorded), "{}", file.display());
+            assert_eq!(now["rows"].as_array().unwrap().len(), 64);
+            for row in 0..segment.len() {
+                assert_eq!(segment.find(segment.row(row).key), Some(row));
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! SEG-1: damaged, truncated and forged bytes never become a segment that answers, panics or takes much memory.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use common::{METRICS, NEVER, Random, filtered, options, query, schema, sealed_bytes, upsert, vector};
+use proptest::prelude::*;
+use roaring::RoaringBitmap;
+use sluice_core::{ErrorKind, FieldType, Metric, Schema};
+use sluice_segment::{Filter, GrowingSet, Segment, SegmentError, merge};
+
+/// Counts what the current thread has allocated and not yet freed.
+struct Counting;
+
+thread_local! {
+    static NOW: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    // a thread that is going away has no counter any more
+    let _gone = NOW.try_with(|now| {
+        now.set(now.get() + bytes);
+        let _gone = PEAK.try_with(|peak| peak.set(peak.get().max(now.get())));
+    });
+}
+
+// SAFETY: hands every call on to the system's allocator, and only counts beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's promise is handed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: the caller's promise is handed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most bytes that `f` held at one time.
+fn peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
+    NOW.set(0);
+    PEAK.set(0);
+    let result = f();
+    (result, PEAK.get().max(0) as usize)
+}
+
+const FIELDS: [(&str, FieldType); 5] = [
+    ("at", FieldType::Timestamp),
+    ("flag", FieldType::Boolean),
+    ("size", FieldType::Integer),
+    ("tag", FieldType::Keyword),
+    ("weight", FieldType::Float),
+];
+
+fn metadata(i: usize) -> String {
+    let tags = ["\"a\"", "[\"b\",\"c\"]", "null", "\"ü\""];
+    format!(
+        r#"{{"tag":{},"size":{},"flag":{},"weight":{}.5,"at":{}}}"#,
+        tags[i % 4],
+        i * 10,
+        i.is_multiple_of(2),
+        i,
+        i * 1000
+    )
+}
+
+fn small(metric: Metric, rows: usize) -> (std::sync::Arc<Schema>, Vec<u8>) {
+    let schema = schema(3, metric, &FIELDS);
+    let mut set = GrowingSet::new(schema.clone());
+    let mut random = Random(5);
+    for i in 0..rows {
+        let key = format!("schlüssel-{i}");
+        set.apply(upsert(&schema, &key, i as u64 * 2 + 1, &random.vector(3), &metadata(i)));
+    }
+    let mut options = options(1);
+    options.graph.m = 4;
+    let bytes = sealed_bytes(&set, &options);
+    (schema, bytes)
+}
+
+/// Does with a segment all that can be done; it must not panic.
+fn use_all(segment: &Segment) {
+    let schema = segment.schema().clone();
+    let dead: RoaringBitmap = [1, 7, 1_000_000].into_iter().collect();
+    for row in 0..segment.len() {
+        let row = segment.row(row);
+        segment.find(row.key);
+    }
+    segment.find("not there");
+    segment.info();
+    segment.warm();
+    let components: Vec<f32> = (0..schema.dimension.get()).map(|i| i as f32 - 0.5).collect();
+    let vector = vector(&schema, &components);
+    let filter = serde_json::json!({"$or": [{"tag": {"$gt": "a"}}, {"size": {"$lt": 50}}, {"flag": true},
+        {"weight": {"$in": [0.5, 1.5]}}, {"at": {"$not": {"$exists": true}}}]});
+    for exact in [true, false] {
+        for k in [1, 10, 1000] {
+            let mut plain = query(&vector, k, exact);
+            plain.ef = 1;
+            assert!(segment.search(&plain, &RoaringBitmap::new()).is_ok());
+            assert!(segment.search(&plain, &dead).is_ok());
+            if let Ok(filter) = Filter::parse(&filter, &schema) {
+                assert!(segment.search(&filtered(&vector, k, exact, &filter), &dead).is_ok());
+                segment.matching(&filter, &dead);
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // two inputs alike: whatever they hold, merging them ends
+    let path = dir.path().join("merged");
+    let none = RoaringBitmap::new();
+    if merge(&[(segment, &none), (segment, &dead)], &schema, &options(1), &path, &NEVER).is_ok() {
+        Segment::open(&path).unwrap();
+    }
+}
+
+#[test]
+fn seg_1_no_bit_can_flip_unseen() {
+    let (_, mut bytes) = small(Metric::Cosine, 12);
+    use_all(&Segment::from_bytes(&bytes).unwrap());
+    assert!(bytes.len() < 16 << 10, "{}", bytes.len());
+    let bound = 2 * bytes.len() + (64 << 10);
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            bytes[at] ^= 1 << bit;
+            let (opened, held) = peak(|| Segment::from_bytes(&bytes));
+            assert!(opened.is_err(), "bit {bit} of byte {at}");
+            assert!(held <= bound, "bit {bit} of byte {at}: {held} bytes");
+            bytes[at] ^= 1 << bit;
+        }
+    }
+}
+
+#[test]
+fn seg_1_no_truncation_and_no_addition_goes_unseen() {
+    for metric in METRICS {
+        let (_, bytes) = small(metric, 12);
+        for length in 0..bytes.len() {
+            let error = Segment::from_bytes(&bytes[..length]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{length}");
+        }
+        for more in [1, 40, 64, 4096] {
+            let mut longer = bytes.clone();
+            longer.resize(bytes.len() + more, 0);
+            assert!(Segment::from_bytes(&longer).is_err());
+        }
+        let twice = [bytes.as_slice(), bytes.as_slice()].concat();
+        assert!(Segment::from_bytes(&twice).is_err());
+    }
+}
+
+#[test]
+fn seg_1_two_sections_of_two_segments_do_not_make_one() {
+    let (_, a) = small(Metric::L2, 12);
+    let (_, b) = small(Metric::Dot, 12);
+    for cut in (64..a.len().min(b.len())).step_by(64) {
+        let mixed = [&a[..cut], &b[cut..]].concat();
+        if mixed != a && mixed != b {
+            assert!(Segment::from_bytes(&mixed).is_err(), "{cut}");
+        }
+    }
+}
+
+#[test]
+fn seg_1_a_newer_version_is_refused_by_number() {
+    let (_, mut bytes) = small(Metric::L2, 3);
+    bytes[8] = 2;
+    seal_checksums(&mut bytes);
+    let error = Segment::from_bytes(&bytes).unwrap_err();
+    assert!(matches!(error, SegmentError::Version { found: 2, supported: 1 }), "{error}");
+}
+
+#[test]
+fn seg_1_a_file_that_is_not_there_is_not_found_and_an_empty_one_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x");
+    assert_eq!(Segment::open(&path).unwrap_err().kind(), ErrorKind::NotFound);
+    std::fs::write(&path, b"").unwrap();
+    assert_eq!(Segment::open(&path).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> usize {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize
+}
+
+/// Makes every checksum right again: a forger's work, done by the letter of the format's documentation.
+fn seal_checksums(bytes: &mut [u8]) {
+    let put = |bytes: &mut [u8], at: usize, crc: u32| bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+    let header = crc32fast::hash(&bytes[..60]);
+    put(bytes, 60, header);
+    let trailer = bytes.len() - 40;
+    let Some(table) = trailer.checked_sub(u64_at(bytes, trailer)) else { return };
+    for entry in (table..trailer).step_by(32) {
+        let (start, length) = (u64_at(bytes, entry + 8), u64_at(bytes, entry + 16));
+        if let Some(section) = start.checked_add(length).and_then(|end| bytes.get(start..end)) {
+            let crc = crc32fast::hash(section);
+            put(bytes, entry + 24, crc);
+        }
+    }
+    let crc = crc32fast::hash(&bytes[table..trailer]);
+    put(bytes, trailer + 8, crc);
+    let crc = crc32fast::hash(&bytes[trailer..trailer + 28]);
+    put(bytes, trailer + 28, crc);
+}
+
+#[test]
+fn seg_1_forged_bytes_are_refused_or_harmless() {
+    let mut opened = 0;
+    for metric in METRICS {
+        let (_, bytes) = small(metric, 12);
+        let bound = 4 * bytes.len() + (64 << 10);
+        let mut random = Random(11);
+        for at in 64..bytes.len() {
+            for value in [0x00, 0xff, random.bits() as u8] {
+                let mut forged = bytes.clone();
+                forged[at] = value;
+                seal_checksums(&mut forged);
+                if forged == bytes {
+                    continue;
+                }
+                let (result, held) = peak(|| Segment::from_bytes(&forged));
+                assert!(held <= bound, "byte {at}: {held} bytes");
+                if let Ok(segment) = result {
+                    opened += 1;
+                    // using every one takes long; what matters is which checks let it pass
+                    if opened % 7 == 0 {
+                        let used = catch_unwind(AssertUnwindSafe(|| use_all(&segment)));
+                        assert!(used.is_ok(), "byte {at} = {value}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(opened > 100, "{opened}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn seg_1_many_forged_bytes_are_refused_or_harmless(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8), metric in 0usize..3
+    ) {
+        let (_, mut bytes) = small(METRICS[metric], 5);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        seal_checksums(&mut bytes);
+        if let Ok(segment) = Segment::from_bytes(&bytes) {
+            use_all(&segment);
+        }
+    }
+
+    #[test]
+    fn seg_1_noise_is_no_segment(noise in prop::collection::vec(any::<u8>(), 0..2000)) {
+        prop_assert!(Segment::from_bytes(&noise).is_err());
+    }
+}
