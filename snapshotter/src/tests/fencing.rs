@@ -136,7 +136,7 @@ async fn fence_4_every_fault_at_every_create_leaves_the_same_chain() {
 
 #[tokio::test]
 async fn fence_4_a_create_left_open_is_settled_by_the_next_call_and_not_published_twice() {
-    for fault in [Fault::Before, Fault::After] {
+    join_all([Fault::Before, Fault::After].map(|fault| async move {
         let faulty = Arc::new(Faulty::default());
         let store = over(&faulty);
         let clock = Arc::new(TestClock::default());
@@ -153,7 +153,8 @@ async fn fence_4_a_create_left_open_is_settled_by_the_next_call_and_not_publishe
         assert_eq!((manifest.seq, manifest.next_offset), (ManifestSeq(2), Offset(10)));
         session.grow(9).await.unwrap();
         assert_eq!(walk(&store, &partition()).await.len(), 3);
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
