@@ -7,6 +7,7 @@ mod support;
 
 mod bad_input;
 mod change;
+mod commands;
 mod indexes;
 mod kill;
 mod publish;
