@@ -472,7 +472,7 @@ fn explore(budget: &Budget, bug: Bug) -> Result<usize, String> {
 }
 
 const SHORT: Budget = Budget { a: (0, 1), b: (1, 1), collections: 1, polls: 1, faults: 1 };
-const LONG: Budget = Budget { a: (1, 2), b: (1, 2), collections: 2, polls: 2, faults: 2 };
+const LONG: Budget = Budget { faults: 2, polls: 2, ..SHORT };
 
 #[test]
 fn fence_1_fence_4_gc_1_qry_2_hold_in_every_interleaving() {
