@@ -31,6 +31,6 @@ mod top_k;
 
 pub use catalogue::Catalogue;
 pub use error::ApiError;
-pub use http::openapi;
+pub use http::{openapi, serve};
 pub use limits::{Limits, LoaderOptions};
 pub use service::{QueryParams, QueryService, ServiceError};

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sluice_connectors::Log;
 use sluice_core::{ByteBudget, Clock, ErrorKind};
@@ -60,6 +61,7 @@ impl ServiceError {
 pub struct QueryService {
     app: Arc<App>,
     discovery: Discovery,
+    beside: Router,
 }
 
 impl QueryService {
@@ -88,7 +90,14 @@ impl QueryService {
             clock,
             metrics,
         };
-        Ok(Self { app: Arc::new(app), discovery })
+        Ok(Self { app: Arc::new(app), discovery, beside: Router::new() })
+    }
+
+    /// Serves `routes` beside the API: what else this process has to say about itself.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Router) -> Self {
+        self.beside = self.beside.merge(routes);
+        self
     }
 
     /// What is served; an indexer in this process tells it about its manifests by [`Catalogue::published`].
@@ -103,14 +112,14 @@ impl QueryService {
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServiceError> {
         let address = listener.local_addr()?;
         tracing::info!(%address, "serving http");
-        let Self { app, discovery } = self;
+        let Self { app, discovery, beside } = self;
         // loaders go on while requests are drained: they may wait for an offset
         let background = CancellationToken::new();
         let guard = background.clone().drop_guard();
         let discovery = tokio::spawn(discovery.run(background.clone()));
         let janitor = tokio::spawn(janitor(Arc::clone(&app), background.clone()));
         let limits = app.limits.clone();
-        let cut = http::serve(listener, http::router(app), &limits, stop).await;
+        let cut = http::serve(listener, http::router(app, beside), &limits, stop).await;
         drop(guard);
         for task in [discovery, janitor] {
             if let Err(error) = task.await {

@@ -288,18 +288,28 @@ async fn a_sane_request_id_is_kept_and_another_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn liv_5_a_stop_lets_running_requests_end() {
     let (world, service) = served(Limits::default()).await;
-    let (client, base) = (service.client.clone(), service.base.clone());
-    let body =
-        json!({"vector": [0, 0], "k": 1, "consistency": {"min_offsets": {"1": 0}, "timeout_ms": 20_000}});
-    let waiting = tokio::spawn(client.post(format!("{base}{SEARCH}")).json(&body).send());
+    let address = service.base.trim_start_matches("http://").to_owned();
+    let wanted = json!({"min_offsets": {"1": 0}, "timeout_ms": 20_000});
+    let body = json!({"vector": [0, 0], "k": 1, "consistency": wanted}).to_string();
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let head = format!(
+        "POST {SEARCH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // the service asks for the body: the request is running
+    let mut asked = [0; 25];
+    stream.read_exact(&mut asked).await.unwrap();
+    assert!(asked.starts_with(b"HTTP/1.1 100"), "{asked:?}");
     let spec = world.registry.list().await.unwrap().remove(0).spec;
     let mut hand = world.claim(&spec, 1).await;
-    // the request has arrived when another one on the same listener has been answered after it
-    tokio::time::sleep(Duration::from_millis(100)).await;
     let stopping = tokio::spawn(service.stop());
+    stream.write_all(body.as_bytes()).await.unwrap();
     hand.publish(vec![upsert("late", &[0.0, 0.0], json!({}))]).await;
-    let answer = Answer::read(waiting.await.unwrap().unwrap()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"hits\""), "{answer}");
     stopping.await.unwrap().unwrap();
-    assert!(client.get(format!("{base}/health/live")).send().await.is_err());
+    assert!(TcpStream::connect(&address).await.is_err());
 }

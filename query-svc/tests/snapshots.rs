@@ -262,7 +262,6 @@ async fn a_store_that_goes_away_leaves_what_is_loaded_serving() {
     for _ in 0..20 {
         service.catalogue.published(&slot.partition);
         assert_eq!(service.search("alone", json!({"vector": [0, 0]})).await.ids(), ["a"]);
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     std::fs::rename(&away, &here).unwrap();
     hand.publish(vec![upsert("b", &[1.0, 0.0], json!({}))]).await;

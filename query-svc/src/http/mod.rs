@@ -28,7 +28,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use server::serve;
+pub use server::serve;
 
 use crate::catalogue::{Catalogue, Index};
 use crate::error::ApiError;
@@ -114,18 +114,19 @@ pub fn openapi() -> Document {
 /// [`openapi`] as JSON; it never changes while the process lives.
 static DESCRIPTION: LazyLock<String> = LazyLock::new(|| openapi().to_json().unwrap_or_default());
 
-/// The whole service as one router.
-pub(crate) fn router(app: Arc<App>) -> Router {
+/// The whole service as one router, `beside` among its routes.
+pub(crate) fn router(app: Arc<App>, beside: Router) -> Router {
     let unknown_route = || async { ApiError::RouteNotFound };
     let wrong_method = || async { ApiError::MethodNotAllowed };
     api()
         .0
+        .with_state(Arc::clone(&app))
+        .merge(beside)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(edge::panicked))
-        .layer(from_fn_with_state(Arc::clone(&app), answer::charge))
+        .layer(from_fn_with_state(app, answer::charge))
         .layer(from_fn(edge::edge))
-        .with_state(app)
 }
 
 #[cfg(test)]

@@ -26,12 +26,7 @@ const MAX_HEADERS: usize = 64;
 /// Serves `router` on `listener` until `stop`; then lets running requests end, for a while.
 ///
 /// Returns how many connections had to be cut off.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: &Limits,
-    stop: CancellationToken,
-) -> usize {
+pub async fn serve(listener: TcpListener, router: Router, limits: &Limits, stop: CancellationToken) -> usize {
     let max = limits.max_connections.max(1);
     let places = Arc::new(Semaphore::new(max));
     let graceful = GracefulShutdown::new();
