@@ -211,9 +211,9 @@ fn write_columns(
 ) -> Result<(), BuildError> {
     let dictionaries = crate::columns::dictionaries(rows, schema, cancelled)?;
     for kind in [Kind::ColumnStarts, Kind::ColumnValues, Kind::DictionaryStarts, Kind::DictionaryBytes] {
-        for field in 0..schema.fields.len() {
+        for (field, dictionary) in dictionaries.iter().enumerate() {
             check_cancelled(cancelled)?;
-            write_column(file, kind, rows, field, &dictionaries[field])?;
+            write_column(file, kind, rows, field, dictionary)?;
         }
     }
     Ok(())

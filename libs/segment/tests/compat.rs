@@ -4,6 +4,8 @@
 //! `SLUICE_WRITE_COMPAT=1 cargo test -p sluice-segment --test compat` writes the files of a format that has none yet;
 //! files that are there are never written again.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! SEG-1: damaged, truncated and forged bytes never become a segment that answers, panics or takes much memory.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

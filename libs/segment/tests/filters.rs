@@ -1,5 +1,7 @@
 //! Filters mean the same on a growing set, on a segment and to a naive reader of the JSON.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::cmp::Ordering;

@@ -1,5 +1,7 @@
 //! SEG-4: the exact path equals brute force, the graph path finds 0.95 of it, on good data and on bad.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::{

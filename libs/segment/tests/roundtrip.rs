@@ -1,5 +1,7 @@
 //! Records to set to segment to merged segment: what is read back is the fold of what was written.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -129,8 +131,8 @@ proptest! {
         let mut segments: Vec<(Segment, RoaringBitmap)> = Vec::new();
         for pair in cuts.windows(2) {
             let mut set = GrowingSet::new(schema.clone());
-            for offset in pair[0]..pair[1] {
-                set.apply(record(&schema, offset, &log[offset]));
+            for (offset, operation) in log.iter().enumerate().take(pair[1]).skip(pair[0]) {
+                set.apply(record(&schema, offset, operation));
             }
             for (segment, deleted) in &mut segments {
                 deleted.extend(set.newest().filter_map(|(key, _)| segment.find(key)));

@@ -211,3 +211,93 @@ fn repair(graph: &mut Graph, space: &Space<'_>, cancelled: &AtomicBool) -> Resul
     level.return_all(&mut scratch)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use sluice_core::{Offset, Timestamp};
+
+    use super::*;
+    use crate::RowRef;
+    use crate::row::ValueRef;
+
+    struct Vectors(Vec<Vec<f32>>);
+
+    impl Rows for Vectors {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn row(&self, at: usize) -> RowRef<'_> {
+            let offset = Offset(at as u64);
+            RowRef { key: "", offset, timestamp: Timestamp(0), vector: &self.0[at], metadata: "{}" }
+        }
+
+        fn values<'a>(&'a self, _: usize, _: usize, _: &mut dyn FnMut(ValueRef<'a>)) {}
+    }
+
+    fn built(vectors: Vec<Vec<f32>>, metric: Metric, m: u32) -> Graph {
+        let options =
+            BuildOptions { graph: GraphSpec { m, ef_construction: 40, ..GraphSpec::default() }, seed: 3 };
+        build(&Vectors(vectors), metric, &options, &AtomicBool::new(false)).unwrap()
+    }
+
+    /// What can be reached from `from` by edges `(a, b)`.
+    fn reach(edges: &[(u32, u32)], from: u32, nodes: usize) -> BTreeSet<u32> {
+        let mut next = vec![Vec::new(); nodes];
+        edges.iter().for_each(|(a, b)| next[*a as usize].push(*b));
+        let (mut seen, mut open) = (BTreeSet::from([from]), vec![from]);
+        while let Some(node) = open.pop() {
+            open.extend(next[node as usize].iter().copied().filter(|n| seen.insert(*n)));
+        }
+        seen
+    }
+
+    fn assert_one_piece(neighbours: &[u32], stride: usize, entry: u32) {
+        let lists = neighbours.chunks(stride).zip(0u32..);
+        let edges: Vec<(u32, u32)> =
+            lists.flat_map(|(list, a)| list.iter().filter(|n| **n != NO_ROW).map(move |b| (a, *b))).collect();
+        let nodes = neighbours.len() / stride;
+        assert_eq!(reach(&edges, entry, nodes).len(), nodes, "from the entry point");
+        let back: Vec<(u32, u32)> = edges.into_iter().map(|(a, b)| (b, a)).collect();
+        assert_eq!(reach(&back, entry, nodes).len(), nodes, "to the entry point");
+    }
+
+    /// Tight groups far apart, with many equal and nearly equal vectors.
+    fn groups(n: usize) -> Vec<Vec<f32>> {
+        let value = |i: usize| ((i.wrapping_mul(2_654_435_761)) >> 7) % 1000;
+        (0..n)
+            .map(|i| {
+                let group = (i % 9) as f32 * 50.0 + 1.0;
+                let noise = if i % 4 == 0 { 0.0 } else { value(i) as f32 * 1e-5 };
+                vec![group, group * 0.5 + noise, noise, 1.0 - noise]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_row_is_reached_from_the_entry_point_and_leads_back_to_it() {
+        for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+            for (n, m) in [(1, 4), (2, 4), (40, 4), (1500, 4), (1500, 16)] {
+                let graph = built(groups(n), metric, m);
+                assert_eq!(graph.level0.len(), n * graph.stride0);
+                let mut entry = graph.entry;
+                for level in &graph.upper {
+                    assert_one_piece(&level.neighbours, graph.stride, entry);
+                    entry = level.below[entry as usize];
+                }
+                assert_one_piece(&graph.level0, graph.stride0, entry);
+            }
+        }
+    }
+
+    #[test]
+    fn equal_vectors_are_strung_on_one_ring() {
+        let graph = built(vec![vec![1.0, 2.0]; 300], Metric::L2, 4);
+        assert!(
+            graph.level0.chunks(graph.stride0).all(|list| list.iter().filter(|n| **n != NO_ROW).count() <= 2)
+        );
+        assert_one_piece(&graph.level0, graph.stride0, 0);
+    }
+}

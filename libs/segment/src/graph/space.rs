@@ -88,8 +88,9 @@ impl<'a> Space<'a> {
             }
             Geometry::L2 => raw,
         };
-        // also turns what is not a number into 0
-        distance.max(0.0).min(f32::MAX)
+        #[expect(clippy::manual_clamp, reason = "this one also turns what is not a number into 0")]
+        let distance = distance.max(0.0).min(f32::MAX);
+        distance
     }
 }
 

@@ -77,9 +77,9 @@ macro_rules! avx2 {
             let mut at = 0;
             while at + 32 <= n {
                 for (i, $sum) in sums.iter_mut().enumerate() {
-                    // SAFETY: at + 32 <= n, so eight floats from at + 8 * i on lie in both slices.
-                    let ($x, $y) =
-                        unsafe { (_mm256_loadu_ps(pa.add(at + 8 * i)), _mm256_loadu_ps(pb.add(at + 8 * i))) };
+                    let at = at + 8 * i;
+                    // SAFETY: the block of 32 floats lies in both slices, and these eight lie in the block.
+                    let ($x, $y) = unsafe { (_mm256_loadu_ps(pa.add(at)), _mm256_loadu_ps(pb.add(at))) };
                     *$sum = $step;
                 }
                 at += 32;

@@ -4,8 +4,8 @@
 //! Checksums say that bytes are those that were written; this says that whoever wrote them cannot make a reader
 //! panic, loop or look beyond the file.
 
+use sluice_core::ids::MAX_KEY_BYTES;
 use sluice_core::schema::MAX_FIELDS;
-use sluice_core::{Metric, ids::MAX_KEY_BYTES};
 
 use super::layout::Upper;
 use super::{Segment, Values};
@@ -106,17 +106,13 @@ fn vectors(segment: &Segment) -> Checked {
         let vector = segment.vector(row);
         // a component that is not finite makes this not finite
         let squared = dot(vector, vector);
-        if !(squared <= LARGEST) {
+        if !squared.is_finite() || squared > LARGEST {
             return refuse(Kind::Vectors, format!("the vector of row {row} is not finite or too large"));
         }
-        if segment.meta.metric == Metric::Cosine {
-            let agreement = norms[row] * squared.sqrt();
-            if !(norms[row].is_finite() && (0.99..1.01).contains(&agreement)) {
-                return refuse(
-                    Kind::InverseNorms,
-                    format!("the norm of row {row} is not that of its vector"),
-                );
-            }
+        // there is one per row under cosine, else none
+        let Some(norm) = norms.get(row) else { continue };
+        if !norm.is_finite() || !(0.99..1.01).contains(&(norm * squared.sqrt())) {
+            return refuse(Kind::InverseNorms, format!("the norm of row {row} is not that of its vector"));
         }
     }
     Ok(())

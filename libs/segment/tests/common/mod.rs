@@ -1,6 +1,6 @@
 //! What the tests share: a dumb random generator, data with clusters, and sets and segments made of them.
 
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses a part")]
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -104,7 +104,7 @@ pub fn set_of(schema: &Arc<Schema>, vectors: &[Vec<f32>]) -> GrowingSet {
 
 /// Builds with a graph from `min_records` rows on.
 pub fn options(min_records: u32) -> BuildOptions {
-    BuildOptions { graph: GraphSpec { min_records, ..GraphSpec::default() }, seed: 7 }
+    BuildOptions { graph: GraphSpec { min_records, ef_construction: 100, ..GraphSpec::default() }, seed: 7 }
 }
 
 pub fn sealed_bytes(set: &GrowingSet, options: &BuildOptions) -> Vec<u8> {
