@@ -10,39 +10,28 @@ use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use crate::index::{Board, IndexerReport};
+use crate::index::Board;
 
 struct Ops {
     board: Board,
     metrics: PrometheusHandle,
 }
 
-/// Serves until `stop`, then lets the running answers end.
-///
-/// # Errors
-/// When the listener fails.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    board: Board,
-    metrics: PrometheusHandle,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let router = router(board, metrics);
-    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
+/// `/status` alone, for a process that has a query service too.
+pub(crate) fn status_route(board: Board) -> Router {
+    Router::new().route("/status", get(|| async move { Json(board.report()) }))
 }
 
-/// `/health/live`, `/health/ready`, `/metrics`, `/status`.
+/// `/health/live`, `/health/ready`, `/metrics`, `/status`, for a process that only indexes.
 pub(crate) fn router(board: Board, metrics: PrometheusHandle) -> Router {
     Router::new()
         .route("/health/live", get(|| async { Json(json!({"status": "live"})) }))
         .route("/health/ready", get(ready))
         .route("/metrics", get(render))
-        .route("/status", get(status))
         .fallback(|| async { (StatusCode::NOT_FOUND, Json(not_found())) })
-        .with_state(Arc::new(Ops { board, metrics }))
+        .with_state(Arc::new(Ops { board: board.clone(), metrics }))
+        .merge(status_route(board))
 }
 
 fn not_found() -> Value {
@@ -68,8 +57,4 @@ async fn ready(State(ops): State<Arc<Ops>>) -> (StatusCode, Json<Value>) {
 
 async fn render(State(ops): State<Arc<Ops>>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.metrics.render()).into_response()
-}
-
-async fn status(State(ops): State<Arc<Ops>>) -> Json<IndexerReport> {
-    Json(ops.board.report())
 }

@@ -175,8 +175,12 @@ impl Service {
         let cache =
             SegmentCache::open(&config.cache_dir(), config.cache.max_bytes.as_u64(), edges.store.clone())?;
         let query = role.serves().then(|| query_service(&config, &edges, &cache, &metrics)).transpose()?;
-        let wake = query.as_ref().map_or_else(Wake::default, |q| Wake::new(q.catalogue()));
         let board = Board::default();
+        let query = match (query, role) {
+            (Some(query), Role::Up) => Some(query.with_routes(ops::status_route(board.clone()))),
+            (query, _) => query,
+        };
+        let wake = query.as_ref().map_or_else(Wake::default, |q| Wake::new(q.catalogue()));
         Ok(Self { config, role, edges, cache, board, listener, address, query, wake, metrics })
     }
 
@@ -224,11 +228,7 @@ impl Service {
         }
     }
 
-    fn spawn(
-        self,
-        gate: &Gate,
-        stop: &CancellationToken,
-    ) -> Result<JoinSet<(&'static str, Result<(), RunError>)>, RunError> {
+    fn spawn(self, gate: &Gate, stop: &CancellationToken) -> Result<JoinSet<Ended>, RunError> {
         let mut tasks = JoinSet::new();
         let shares = self.config.limits.memory_shares();
         let (ingest, build) = (ByteBudget::new(shares.ingest), BuildBudget::new(shares.build));
@@ -262,7 +262,7 @@ impl Service {
             let (inside, stop) = (gate.enter("indexer"), stop.clone());
             tasks.spawn(async move {
                 let _inside = inside;
-                ("indexer", index::run(parts, stop).await.map_err(RunError::from))
+                ("indexer", index::run(parts, stop).await)
             });
         }
         let (inside, stop, listener) = (gate.enter("http"), stop.clone(), self.listener);
@@ -271,18 +271,25 @@ impl Service {
                 let _inside = inside;
                 ("http", query.run(listener, stop).await.map_err(RunError::from))
             }),
-            None => tasks.spawn(async move {
-                let _inside = inside;
-                ("http", ops::serve(listener, self.board, self.metrics, stop).await.map_err(RunError::Http))
-            }),
+            None => {
+                let (router, limits) = (ops::router(self.board, self.metrics), query_limits(&self.config));
+                tasks.spawn(async move {
+                    let _inside = inside;
+                    match sluice_query_svc::serve(listener, router, &limits, stop).await {
+                        0 => ("http", Ok(())),
+                        connections => ("http", Err(ServiceError::Hung { connections }.into())),
+                    }
+                })
+            }
         };
         Ok(tasks)
     }
 }
 
-type Joined = Result<(&'static str, Result<(), RunError>), tokio::task::JoinError>;
+/// A task by its name, and how it ended.
+type Ended = (&'static str, Result<(), RunError>);
 
-fn failure(ended: Joined) -> Option<RunError> {
+fn failure(ended: Result<Ended, tokio::task::JoinError>) -> Option<RunError> {
     match ended {
         Ok((_, Ok(()))) => None,
         Ok((task, Err(error))) => {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use sluice_connectors::Outgoing;
 use sluice_core::{IndexName, IndexSpec, TopicPartition};
@@ -178,10 +177,7 @@ async fn fill(
 async fn wait(url: &str, stop: &CancellationToken, out: Output) -> Result<bool, CliError> {
     let client = ServiceClient::at(url.to_owned(), Duration::from_secs(10))?;
     let path = format!("/v1/indexes/{INDEX}");
-    let target = if out.json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(Some(1), target);
-    let template = "{spinner} {wide_bar} {pos}/{len} records, indexing";
-    bar.set_style(ProgressStyle::with_template(template).map_err(CliError::failed)?);
+    let bar = output::bar(out, Some(1), "{spinner} {wide_bar} {pos}/{len} records, indexing")?;
     loop {
         // not there yet is no error: the service is starting
         if let Ok(status) = client.get::<IndexStatus>(&path).await {

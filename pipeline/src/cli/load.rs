@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use sluice_connectors::{DecodeLimits, Decoder};
 use sluice_core::{IndexName, IndexSpec};
 
 use super::options::Common;
-use super::output::Output;
+use super::output::{self, Output};
 use super::{CliError, signals};
 use crate::config::Config;
 use crate::load::{
@@ -149,20 +149,18 @@ pub(super) fn encoder(config: &Config, spec: &IndexSpec) -> RowEncoder {
 
 /// A progress bar in the unit in which the whole is known.
 pub(super) fn bar(total: Total, from: Position, out: Output) -> Result<ProgressBar, CliError> {
-    let target = if out.json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let (length, position, template) = match total {
         Total::Rows(rows) => {
-            (Some(rows), from.rows, "{spinner} {wide_bar} {pos}/{len} rows, {per_sec}, {eta} left{msg}")
+            (Some(rows), from.rows, "{spinner} {wide_bar} {pos}/{len} rows, {rate}, {eta} left{msg}")
         }
         Total::Bytes(bytes) => (
             Some(bytes),
             from.bytes,
             "{spinner} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left{msg}",
         ),
-        Total::Unknown => (None, 0, "{spinner} {pos} rows, {per_sec}{msg}"),
+        Total::Unknown => (None, 0, "{spinner} {pos} rows, {rate}{msg}"),
     };
-    let bar = ProgressBar::with_draw_target(length, target);
-    bar.set_style(ProgressStyle::with_template(template).map_err(CliError::failed)?);
+    let bar = output::bar(out, length, template)?;
     bar.set_position(position);
     bar.reset_eta();
     Ok(bar)

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
 
@@ -37,6 +38,19 @@ pub(super) fn line(text: &str) {
     if writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()).is_err() {
         tracing::debug!("standard output is closed");
     }
+}
+
+/// A progress bar on standard error, hidden where nobody looks; `{rate}` is whole units a second.
+pub(super) fn bar(out: Output, length: Option<u64>, template: &str) -> Result<ProgressBar, CliError> {
+    let target = if out.json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // a bar that cannot be drawn is no reason to stop
+        write!(out, "{:.0}/s", state.per_sec()).unwrap_or_default();
+    };
+    let style = ProgressStyle::with_template(template).map_err(CliError::failed)?.with_key("rate", rate);
+    let bar = ProgressBar::with_draw_target(length, target);
+    bar.set_style(style);
+    Ok(bar)
 }
 
 /// Tells of an error and gives its exit code.

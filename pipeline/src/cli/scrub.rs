@@ -3,13 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sluice_core::IndexName;
 use sluice_snapshotter::{ScrubOptions, scrub};
 
 use super::CliError;
 use super::options::Common;
-use super::output::Output;
+use super::output::{self, Output};
 use crate::topology::open_store;
 
 const EXAMPLES: &str = "\
@@ -31,10 +30,7 @@ pub struct ScrubArgs {
 
 pub(super) async fn run(common: &Common, args: ScrubArgs, out: Output) -> Result<ExitCode, CliError> {
     let store = open_store(&common.load()?)?;
-    let target = if out.json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(Some(0), target);
-    let style = "{spinner} {bytes}/{total_bytes} {wide_bar} {bytes_per_sec} {msg}";
-    bar.set_style(ProgressStyle::with_template(style).map_err(CliError::failed)?);
+    let bar = output::bar(out, Some(0), "{spinner} {bytes}/{total_bytes} {wide_bar} {bytes_per_sec} {msg}")?;
     let options = ScrubOptions { index: args.index, shallow: args.shallow };
     let shown = bar.clone();
     let progress = move |p: scrub::ScrubProgress| {

@@ -26,7 +26,7 @@ pub(super) async fn run(common: &Common, role: Role, out: Output) -> Result<Exit
 /// The exit code of a process that was told to stop; names those that hung.
 pub(super) fn finish(report: &RunReport, out: Output) -> Result<ExitCode, CliError> {
     if out.json {
-        out.print(report, |_| String::new())?;
+        output::line(&json!({"hung": report.hung}).to_string());
     }
     if report.hung.is_empty() {
         return Ok(ExitCode::SUCCESS);

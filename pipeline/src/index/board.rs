@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(report.partitions[0].advice, Some("do this"));
         board.running(&at, watch::channel(WorkerStatus::default()).1);
         assert_eq!(board.report().partitions[0].problem, None);
-        assert_eq!(board.running_partitions(), [at.clone()]);
+        assert_eq!(board.running_partitions(), std::slice::from_ref(&at));
         board.revoked(&at);
         assert!(board.report().partitions.is_empty());
     }

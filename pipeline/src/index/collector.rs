@@ -43,7 +43,7 @@ impl Collector {
                 if stop.is_cancelled() {
                     return;
                 }
-                self.collect(&partition).await;
+                self.collect(&partition, &stop).await;
             }
         }
     }
@@ -59,11 +59,16 @@ impl Collector {
         named.collect()
     }
 
-    async fn collect(&self, partition: &PartitionRef) {
+    async fn collect(&self, partition: &PartitionRef, stop: &CancellationToken) {
         let options =
             GcOptions { retain: self.config.gc.retain, grace: self.config.gc.grace, dry_run: false };
         let collecting = gc::run(&self.store, partition, &options, self.clock.as_ref());
-        match tokio::time::timeout(LONGEST, collecting).await {
+        let collected = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            collected = tokio::time::timeout(LONGEST, collecting) => collected,
+        };
+        match collected {
             Ok(Ok(report)) => {
                 metrics::collected("ok");
                 if report.manifests + report.segments > 0 {

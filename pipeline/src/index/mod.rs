@@ -35,6 +35,7 @@ pub use supervisor::{Backoff, Decision, Ended, History, advice};
 
 use crate::config::Config;
 use crate::patience::Patience;
+use crate::topology::RunError;
 use crate::wake::Wake;
 use collector::Collector;
 use discovery::{Discovery, Indexes};
@@ -84,8 +85,8 @@ struct Coordinator {
 /// Runs the ingest role until `stop`; then every worker has published what it could.
 ///
 /// # Errors
-/// When an index of the configuration cannot be had as it is asked for.
-pub(crate) async fn run(parts: IndexParts, stop: CancellationToken) -> Result<(), EnsureError> {
+/// When an index of the configuration cannot be had as it is asked for, or when indexes are no longer looked for.
+pub(crate) async fn run(parts: IndexParts, stop: CancellationToken) -> Result<(), RunError> {
     if !ensure_indexes(&parts, &stop).await? {
         return Ok(());
     }
@@ -126,8 +127,8 @@ pub(crate) async fn run(parts: IndexParts, stop: CancellationToken) -> Result<()
     // the partitions end before discovery does: they wait for what it finds
     let background = CancellationToken::new();
     let guard = background.clone().drop_guard();
-    let tasks =
-        [tokio::spawn(discovery.run(background.clone())), tokio::spawn(collector.run(stop.child_token()))];
+    let collector = tokio::spawn(collector.run(stop.child_token()));
+    let mut discovery = tokio::spawn(discovery.run(background.clone()));
     let coordinator = Coordinator {
         shared,
         topics: topics_seen,
@@ -135,14 +136,28 @@ pub(crate) async fn run(parts: IndexParts, stop: CancellationToken) -> Result<()
         assignment: Assignment::default(),
         slots: HashMap::new(),
     };
-    coordinator.run(stop).await;
+    let inner = stop.child_token();
+    let coordinator = coordinator.run(inner.clone());
+    tokio::pin!(coordinator);
+    let broken = tokio::select! {
+        () = &mut coordinator => None,
+        ended = &mut discovery => {
+            inner.cancel();
+            coordinator.await;
+            Some(ended)
+        }
+    };
     drop(guard);
-    for task in tasks {
-        if let Err(error) = task.await {
-            warn!(%error, "a background task of the indexer ended early");
+    if let Err(error) = collector.await {
+        warn!(%error, "the collector ended early");
+    }
+    match broken {
+        None => discovery.await.map_err(|e| RunError::Bug("discovery", e.to_string())),
+        Some(ended) => {
+            let how = ended.err().map_or_else(|| "it returned".into(), |e| e.to_string());
+            Err(RunError::Bug("discovery", how))
         }
     }
-    Ok(())
 }
 
 /// Makes sure of the configured indexes; waits out outages. `false` when told to stop.
@@ -173,6 +188,8 @@ impl Coordinator {
     async fn run(mut self, stop: CancellationToken) {
         let mut patience = Patience::new("group not joined, will retry");
         while !stop.is_cancelled() {
+            // joining is what was asked for
+            while self.rejoin.try_recv().is_ok() {}
             let membership = Arc::clone(&self.shared.log.membership);
             match membership.join(self.topics.clone()).await {
                 Ok(events) => {

@@ -120,7 +120,7 @@ impl Partition {
             if self.stop.is_cancelled() {
                 break;
             }
-            if run.changed {
+            if run.changed && matches!(run.ended, Ended::Exit(Exit::Stopped { .. })) {
                 continue;
             }
             let random = std::hash::RandomState::new().build_hasher().finish();
@@ -242,8 +242,8 @@ impl Partition {
                     // the worker is gone: its task says how
                     tokio::task::yield_now().await;
                 },
-                index = indexes.changed(), if !changed => {
-                    changed = index.is_ok() && indexes.borrow_and_update().get(&self.at.topic) != Some(state);
+                Ok(()) = indexes.changed(), if !changed => {
+                    changed = indexes.borrow_and_update().get(&self.at.topic) != Some(state);
                     if changed {
                         info!(partition = %self.at, "the index has changed, the worker starts anew");
                         stop.cancel();

@@ -1,0 +1,186 @@
+//! The binary: exit codes, masking, load, two roles as two processes, the tools.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn sluice(dir: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.args(arguments.split_whitespace()).current_dir(dir).env_remove("SLUICE_CONFIG");
+    command
+}
+
+fn run(dir: &Path, arguments: &str) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = sluice(dir, arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn json(dir: &Path, arguments: &str) -> Value {
+    let (code, out, err) = run(dir, arguments);
+    serde_json::from_str(&out).unwrap_or_else(|e| panic!("{arguments}: {code} {e}\n{out}\n{err}"))
+}
+
+/// A role as a process; killed when the test ends early.
+struct Role {
+    child: Child,
+    address: String,
+}
+
+impl Role {
+    fn start(dir: &Path, arguments: &str) -> Self {
+        let mut command = sluice(dir, arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let address = said["listening"].as_str().unwrap().to_owned();
+        Self { child, address }
+    }
+
+    /// SIGTERM, and the exit code.
+    fn terminate(mut self) -> i32 {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        // it may have ended already
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(since.elapsed() < PATIENCE, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+const CONFIG: &str = "
+data_dir = 'data'
+[http]
+listen = '127.0.0.1:0'
+[[index]]
+name = 'docs'
+partitions = 2
+dimension = 2
+seal = { max_age = '20ms' }
+";
+
+#[test]
+fn refused_usage_and_configuration_exit_with_2_and_name_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("bad.toml"), "[limits]\nmax_k = 0").unwrap();
+    let (code, out, err) = run(dir.path(), "up --config bad.toml");
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("limits.max_k: 0 is outside 1 to 100000 (from bad.toml)"), "{err}");
+    assert_eq!(run(dir.path(), "nonsense").0, 2);
+    assert_eq!(run(dir.path(), "check-config --config absent.toml").0, 2);
+    let said = json(dir.path(), "check-config --json --config bad.toml");
+    assert_eq!(said["error"]["kind"], "invalid");
+    std::fs::write(
+        dir.path().join("owned.toml"),
+        "[log]\nkind='kafka'\n[log.kafka]\n'bootstrap.servers'='h:1'\n'enable.auto.commit'=true",
+    )
+    .unwrap();
+    let (code, _, err) = run(dir.path(), "check-config --config owned.toml");
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("enable.auto.commit"), "{err}");
+}
+
+#[test]
+fn check_config_masks_secrets_wherever_they_come_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[log]\nkind='kafka'\n[log.kafka]\n'bootstrap.servers'='h:1'\n'sasl.password'='canary'\n[store.options]\nsecret_access_key='canary'";
+    std::fs::write(dir.path().join("s.toml"), text).unwrap();
+    for arguments in [
+        "check-config --config s.toml",
+        "check-config --config s.toml --json",
+        "-vvv check-config --config s.toml",
+    ] {
+        let output = sluice(dir.path(), arguments)
+            .env("SLUICE__LOG__KAFKA__SSL__KEY__PASSWORD", "canary")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let both = [output.stdout, output.stderr].concat();
+        let both = String::from_utf8(both).unwrap();
+        assert!(both.contains("***") && !both.contains("canary"), "{both}");
+    }
+    let (code, defaults, _) = run(dir.path(), "check-config --defaults");
+    assert_eq!((code, defaults.contains("[limits]")), (0, true));
+}
+
+#[test]
+fn two_roles_are_two_processes_over_one_directory_and_every_tool_sees_their_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("c.toml"), CONFIG).unwrap();
+    let index = Role::start(dir, "index --json --config c.toml");
+    let serve = Role::start(dir, "serve --json --config c.toml");
+    let lines = "{\"id\":\"a\",\"vector\":[1,0],\"metadata\":{\"n\":1}}\n{\"id\":\"b\",\"vector\":[0,1]}\nnonsense\n{\"id\":\"b\",\"deleted\":true}\n";
+    std::fs::write(dir.join("rows.jsonl"), lines).unwrap();
+    let report = json(dir, "load rows.jsonl --index docs --json --config c.toml");
+    assert_eq!((report["loaded"].as_u64(), report["refused"].as_u64()), (Some(3), Some(1)), "{report}");
+    assert_eq!(report["errors"][0]["line"], 3);
+    let (code, ..) = run(dir, "load rows.jsonl --config c.toml");
+    assert_eq!(code, 0, "loaded before");
+    let (code, ..) = run(dir, "load rows.jsonl --restart --config c.toml");
+    assert_eq!(code, 1, "a row is refused");
+    let url = format!("http://{}", serve.address);
+    let hits = until("the record", || {
+        let answer = json(dir, &format!("search docs --vector [1,0] --json --url {url}"));
+        let hits = answer.get("hits")?.as_array()?.clone();
+        (!hits.is_empty()).then_some(hits)
+    });
+    assert_eq!(hits[0]["id"], "a");
+    let status = json(dir, &format!("status --json --url {url}"));
+    assert_eq!(status["indexes"][0]["name"], "docs");
+    let indexer = format!("status --url http://{}", index.address);
+    let partitions = json(dir, &format!("{indexer} --json"));
+    assert_eq!(partitions["partitions"].as_array().unwrap().len(), 2);
+    assert!(run(dir, &indexer).1.contains("running"));
+    assert!(run(dir, &format!("search docs --id a --url {url}")).1.contains("hits in"));
+    assert_eq!(run(dir, &format!("search absent --id a --url {url}")).0, 1);
+    assert_eq!((index.terminate(), serve.terminate()), (0, 0));
+
+    let inspected = json(dir, "inspect docs --json --config c.toml");
+    assert_eq!(inspected["partitions"].as_array().unwrap().len(), 2);
+    let holder = (0..2).map(|p| format!("inspect docs --partition {p} --segments --json --config c.toml"));
+    let manifests: Vec<_> = holder.map(|c| json(dir, &c)).collect();
+    let records: u64 = manifests.iter().map(|m| m["records"].as_u64().unwrap()).sum();
+    assert_eq!(records, 1, "{manifests:?}");
+    assert_eq!(json(dir, "scrub --json --config c.toml")["findings"], serde_json::json!([]));
+    assert_eq!(run(dir, "gc --dry-run --config c.toml").0, 0);
+    let health = json(dir, "doctor --json --config c.toml");
+    assert!(health["checks"].as_array().unwrap().iter().all(|c| c["verdict"] != "failed"), "{health}");
+}
+
+#[test]
+fn standard_input_is_loaded_and_completions_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("c.toml"), CONFIG).unwrap();
+    let mut command = sluice(dir.path(), "load - --json --config c.toml");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"id\":\"a\",\"vector\":[1,0]}\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), report["loaded"].as_u64()), (Some(0), Some(1)));
+    assert!(run(dir.path(), "completions bash").1.contains("check-config"));
+}
