@@ -7,13 +7,13 @@
 use std::time::Instant;
 
 use sluice_core::budget::PartitionBudget;
-use sluice_core::{BytePermit, Offset, Record, RecordBatch, TopicPartition};
+use sluice_core::{BytePermit, Offset, Receiver, Record, RecordBatch, TopicPartition};
 
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::decode::{Decoder, RawMessage, Reject};
 use crate::error::LogError;
 use crate::metrics;
-use crate::source::{BatchLimits, ReadRequest};
+use crate::source::{BatchLimits, BatchStream, ReadRequest};
 
 /// One message, decoded or refused, with the bytes it is charged for.
 enum Item {
@@ -216,6 +216,25 @@ impl Filled {
         metrics::batch_read(at, &batch, self.message_bytes);
         Ok(batch)
     }
+}
+
+/// The stream over what a reader sends; `reader` is what stops it, and lives as long as the stream.
+///
+/// Every reader sends an error as its last item. One that ends without is a bug, and the stream says so.
+pub(crate) fn stream<G: Send + 'static>(
+    at: TopicPartition,
+    receiver: Receiver<Result<RecordBatch, LogError>>,
+    reader: G,
+) -> BatchStream {
+    let state = Some((at, receiver, reader));
+    Box::pin(futures::stream::unfold(state, |state| async {
+        let (at, mut receiver, reader) = state?;
+        match receiver.recv().await {
+            Some(Ok(batch)) => Some((Ok(batch), Some((at, receiver, reader)))),
+            Some(Err(error)) => Some((Err(error), None)),
+            None => Some((Err(LogError::Panicked(at)), None)),
+        }
+    }))
 }
 
 fn letter(at: &TopicPartition, message: RawMessage<'_>, reject: Reject) -> DeadLetter {

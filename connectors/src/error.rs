@@ -34,6 +34,9 @@ pub enum LogError {
     /// The stream or membership was ended from this side.
     #[error("{0} was closed")]
     Closed(&'static str),
+    /// A bug: a thread or task of the log ended without a word.
+    #[error("the reader of {0} has panicked")]
+    Panicked(TopicPartition),
 }
 
 impl LogError {
@@ -46,6 +49,7 @@ impl LogError {
             Self::Config { .. } | Self::TooLarge { .. } | Self::Refused(_) => ErrorKind::Invalid,
             Self::Corrupt(_) => ErrorKind::Corrupt,
             Self::Closed(_) => ErrorKind::Closed,
+            Self::Panicked(_) => ErrorKind::Internal,
         }
     }
 

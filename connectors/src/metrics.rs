@@ -17,6 +17,7 @@ const PRODUCED: &str = "sluice_log_messages_produced_total";
 const PRODUCE_FAILED: &str = "sluice_log_messages_failed_total";
 const BUDGET_BLOCKED: &str = "sluice_read_budget_blocked_microseconds_total";
 const KAFKA_ERRORS: &str = "sluice_kafka_errors_total";
+const MOVED: &str = "sluice_group_partitions_moved_total";
 const OPEN_PARTITIONS: &str = "sluice_log_open_partitions";
 
 /// Registers the help texts.
@@ -34,6 +35,7 @@ pub fn describe() {
     describe_counter!(PRODUCE_FAILED, "Messages that could not be written to the log, by topic");
     describe_counter!(BUDGET_BLOCKED, "Time that readers waited for bytes of their budget, by topic");
     describe_counter!(KAFKA_ERRORS, "Errors that the Kafka client reported and outlived, by code");
+    describe_counter!(MOVED, "Partitions that the group assigned to this process or revoked, by direction");
     describe_gauge!(OPEN_PARTITIONS, "Partitions that are being read");
 }
 
@@ -67,6 +69,11 @@ pub(crate) fn produced(topic: &str, ok: u64, failed: u64) {
 
 pub(crate) fn kafka_error(code: String) {
     counter!(KAFKA_ERRORS, "code" => code).increment(1);
+}
+
+/// Counts partitions that came or went; `direction` is `assigned` or `revoked`.
+pub(crate) fn partitions_moved(direction: &'static str, count: usize) {
+    counter!(MOVED, "direction" => direction).increment(count as u64);
 }
 
 /// Counts one more of something until it is dropped.

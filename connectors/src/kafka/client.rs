@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -14,17 +15,22 @@ use tracing::{debug, error, info, warn};
 
 use crate::metrics;
 
+/// How long a facility of librdkafka is quiet after a line in the log.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// The context of a client that needs nothing but reports.
 pub(super) struct Reports {
     client: &'static str,
     down: AtomicBool,
+    /// When each facility of librdkafka was last given a line of the log.
+    lines: Mutex<HashMap<String, Instant>>,
     /// Ends of partitions by topic and number, as the statistics told them.
     ends: Mutex<HashMap<String, HashMap<i32, i64>>>,
 }
 
 impl Reports {
     pub(super) fn new(client: &'static str) -> Self {
-        Self { client, down: AtomicBool::new(false), ends: Mutex::default() }
+        Self { client, down: AtomicBool::new(false), lines: Mutex::default(), ends: Mutex::default() }
     }
 
     /// Notes an error that the client outlives: logged when the state changes, counted always.
@@ -46,6 +52,16 @@ impl Reports {
         }
     }
 
+    /// Whether `facility` had no line of late: some repeat theirs many times a second.
+    fn may_speak(&self, facility: &str) -> bool {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = lines.get(facility).is_some_and(|last| last.elapsed() < QUIET);
+        if !recent {
+            lines.insert(facility.to_owned(), Instant::now());
+        }
+        !recent
+    }
+
     /// The end of `at` as last told.
     pub(super) fn end(&self, at: &TopicPartition) -> Option<Offset> {
         let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,15 +74,16 @@ impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // connections that fail are told as state changes; properties of another kind of client do no harm
         let routine = matches!(facility, "FAIL" | "CONFWARN" | "ERROR" | "MAXPOLL" | "GETPID" | "SESSTMOUT");
+        let serious =
+            !matches!(level, RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug);
         match level {
-            _ if routine => debug!(client = self.client, facility, message, "librdkafka"),
+            _ if routine || !serious || !self.may_speak(facility) => {
+                debug!(client = self.client, facility, message, "librdkafka")
+            }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 error!(client = self.client, facility, message, "librdkafka");
             }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                warn!(client = self.client, facility, message, "librdkafka");
-            }
-            _ => debug!(client = self.client, facility, message, "librdkafka"),
+            _ => warn!(client = self.client, facility, message, "librdkafka"),
         }
     }
 

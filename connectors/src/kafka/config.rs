@@ -18,7 +18,7 @@ pub const OWNED: &[(&str, &str)] = &[
     ("auto.offset.reset", "a lost position stops the partition; it is never reset in silence"),
     ("enable.partition.eof", "the pipeline judges by positions"),
     ("partition.assignment.strategy", "partitions move one by one: cooperative-sticky"),
-    ("statistics.interval.ms", "the pipeline reads the end of each partition from it"),
+    ("statistics.interval.ms", "the pipeline reads the ends of partitions and the state of brokers from it"),
     ("acks", "an acknowledged message is on all replicas in sync"),
     ("request.required.acks", "an acknowledged message is on all replicas in sync"),
     ("enable.idempotence", "a retry must not write a message twice"),
@@ -97,6 +97,7 @@ impl KafkaConfig {
         }
         // topics that come later, and partitions that are added, are found by looking
         self.default(&mut config, "topic.metadata.refresh.interval.ms", 5000);
+        config.set("statistics.interval.ms", "5000");
         config.set("auto.offset.reset", "latest").set("queued.max.messages.kbytes", "1");
         config
     }
@@ -113,7 +114,7 @@ impl KafkaConfig {
 
     pub(super) fn producer(&self) -> ClientConfig {
         let mut config = self.client();
-        config.set("acks", "all").set("enable.idempotence", "true");
+        config.set("acks", "all").set("enable.idempotence", "true").set("statistics.interval.ms", "5000");
         if !self.user.contains_key("message.timeout.ms") {
             self.default(&mut config, "delivery.timeout.ms", 30_000);
         }

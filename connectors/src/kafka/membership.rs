@@ -13,6 +13,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use sluice_core::{Offset, PartitionId, TopicName, TopicPartition};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,6 +25,7 @@ use super::client::Reports;
 use super::config::KafkaConfig;
 use super::error::log_error;
 use crate::error::LogError;
+use crate::metrics;
 use crate::source::{Membership, MembershipEvent, REVOKE_WAIT};
 
 /// How long one poll waits: how soon a change of topics, a commit or a leave is noticed.
@@ -205,6 +207,7 @@ impl Lease {
         self.reports.answered();
         let gained = partitions(list);
         if !gained.is_empty() {
+            metrics::partitions_moved("assigned", gained.len());
             debug!(partitions = gained.len(), "partitions were assigned");
             self.send(MembershipEvent::Assigned(gained));
         }
@@ -214,6 +217,7 @@ impl Lease {
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         let lost = partitions(list);
         if !lost.is_empty() {
+            metrics::partitions_moved("revoked", lost.len());
             debug!(partitions = lost.len(), lost = consumer.assignment_lost(), "partitions were revoked");
             let (done, mut finished) = oneshot::channel();
             let until = Instant::now() + REVOKE_WAIT;
@@ -272,6 +276,10 @@ impl ConsumerContext for Lease {
 impl ClientContext for Lease {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.reports.log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.reports.stats(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::reader::{Assigned, Reader};
+use super::reader::{Assigned, Lane, Reader};
 use crate::batch::Batcher;
 use crate::decode::{Header, RawMessage};
 use crate::error::LogError;
@@ -86,17 +86,25 @@ impl PartitionReader {
         }
     }
 
-    /// Reads until the stream is dropped or something cannot be waited out.
-    pub(super) fn run(mut self) {
-        let _open = Level::open_partition();
-        let error = match self.read() {
-            Ok(Stopped) if self.output.is_closed() => return,
+    /// Reads until the stream is dropped or something cannot be waited out. The stream before this one has to give
+    /// the partition back first, by its `lane`.
+    pub(super) fn run(mut self, lane: &Lane) {
+        let read = match self.wait(lane.lock()) {
+            Ok(_turn) => {
+                let _open = Level::open_partition();
+                self.read()
+            }
+            Err(Stopped) => Ok(Stopped),
+        };
+        let error = match read {
             Ok(Stopped) => LogError::Closed("the stream"),
             Err(error) => error,
         };
         // the partition is free now; whether its last item is taken is up to the stream's holder
-        let output = self.output;
-        self.runtime.spawn(async move { output.send(Err(error)).await.ok() });
+        let Self { output, runtime, .. } = self;
+        if !output.is_closed() {
+            runtime.spawn(async move { output.send(Err(error)).await.ok() });
+        }
     }
 
     fn read(&mut self) -> Result<Stopped, LogError> {
@@ -291,7 +299,7 @@ impl PartitionReader {
             // told once, and then the queue is silent
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 info!(partition = %at, %error, "kafka refuses the position, looking at the bounds");
-                Ok(true)
+                Ok(self.sleep(RETRY).is_ok())
             }
             Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
                 info!(partition = %at, %error, "kafka does not know the partition, looking again");
@@ -317,6 +325,7 @@ impl PartitionReader {
     }
 
     fn sleep(&self, time: Duration) -> Result<(), Stopped> {
-        self.wait(tokio::time::sleep(time))
+        // a timer is made where it runs, within the runtime
+        self.wait(async move { tokio::time::sleep(time).await })
     }
 }

@@ -27,6 +27,7 @@ use super::client::Reports;
 use super::config::{KafkaConfig, PARTITIONS_IN_MEMORY};
 use super::error::log_error;
 use super::partition::PartitionReader;
+use crate::batch;
 use crate::error::LogError;
 use crate::source::{BatchStream, LogBounds, ReadRequest, Source};
 
@@ -74,25 +75,18 @@ impl Source for KafkaSource {
         reader.warn_of_many();
         let (lane, stop) = reader.enter(&request.at);
         let (sender, receiver) = sluice_core::channel::bounded("worker", AHEAD);
-        let name = format!("read {}", request.at);
+        let (at, name) = (request.at.clone(), format!("read {}", request.at));
         let thread = PartitionReader::new(reader, request, runtime, stop.clone(), sender);
         std::thread::Builder::new()
             .name(name)
-            .spawn(move || {
-                // the stream before this one has to give the partition back first
-                let _turn = lane.lock().unwrap_or_else(PoisonError::into_inner);
-                thread.run();
-            })
+            .spawn(move || thread.run(&lane))
             .map_err(|e| LogError::Unavailable(format!("cannot start a thread: {e}")))?;
-        let state = (receiver, stop.drop_guard());
-        Ok(Box::pin(futures::stream::unfold(state, |(mut receiver, guard)| async {
-            receiver.recv().await.map(|item| (item, (receiver, guard)))
-        })))
+        Ok(batch::stream(at, receiver, stop.drop_guard()))
     }
 }
 
 /// A partition's turn: whoever holds the lock reads it.
-type Lane = Arc<Mutex<()>>;
+pub(super) type Lane = Arc<tokio::sync::Mutex<()>>;
 
 /// The consumer, and who reads what by it.
 pub(super) struct Reader {

@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::LocalLog;
 use crate::error::LogError;
+use crate::metrics;
 use crate::source::{Membership, MembershipEvent, REVOKE_WAIT, Source};
 
 /// How often a waiting member tries the lock, and how often a topic that does not exist yet is looked for.
@@ -123,6 +124,7 @@ impl Member {
             let gained: Vec<_> = wanted.difference(&self.held).cloned().collect();
             if !gained.is_empty() {
                 self.held.extend(gained.iter().cloned());
+                metrics::partitions_moved("assigned", gained.len());
                 self.events.send(MembershipEvent::Assigned(gained)).await.map_err(|_| Gone)?;
             }
             tokio::select! {
@@ -160,6 +162,7 @@ impl Member {
             return Ok(());
         }
         self.held.retain(|at| !lost.contains(at));
+        metrics::partitions_moved("revoked", lost.len());
         let (done, finished) = oneshot::channel();
         let event = MembershipEvent::Revoked { partitions: lost.into_iter().collect(), done };
         self.events.send(event).await.map_err(|_| Gone)?;

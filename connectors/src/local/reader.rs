@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::run_blocking;
 use super::schema::{self, Catalogue, Slot, sql};
-use crate::batch::Batcher;
+use crate::batch::{self, Batcher};
 use crate::decode::{Header, RawMessage};
 use crate::error::LogError;
 use crate::metrics::Level;
@@ -45,6 +45,7 @@ pub(super) fn open(
 ) -> Result<BatchStream, LogError> {
     let replaced = streams.replace(&request.at);
     let (sender, receiver) = sluice_core::channel::bounded("worker", AHEAD);
+    let at = request.at.clone();
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let _open = Level::open_partition();
         let outcome = tokio::select! {
@@ -54,9 +55,7 @@ pub(super) fn open(
         // a stream that was dropped needs no last word
         sender.send(Err(outcome)).await.ok();
     }));
-    Ok(Box::pin(futures::stream::unfold((receiver, task), |(mut receiver, task)| async {
-        receiver.recv().await.map(|item| (item, (receiver, task)))
-    })))
+    Ok(batch::stream(at, receiver, task))
 }
 
 type Output = Sender<Result<RecordBatch, LogError>>;

@@ -1,6 +1,8 @@
 //! One suite for every log: what `source.rs` promises, checked on the local log always and on real Apache Kafka
 //! when `SLUICE_TEST_KAFKA` names a broker.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bed;
 mod cases;
 
