@@ -27,7 +27,7 @@ struct Report {
     records: u64,
     dimension: usize,
     produce_records_per_second: f64,
-    /// Of the ingest role, from owned partitions to manifests.
+    /// Of the ingest role, from the first owned partition to the last manifest.
     records_per_second: f64,
     build_records_per_second: f64,
     /// Time to build in memory, over the time to ingest: 1.0 is an overhead of nothing.

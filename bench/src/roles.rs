@@ -42,7 +42,7 @@ pub(crate) enum Role {
 pub(crate) struct Ingested {
     /// From the start of the process's roles.
     pub(crate) seconds_from_start: f64,
-    /// From the moment that every partition had an owner.
+    /// From the moment that the first partition had an owner.
     pub(crate) seconds: f64,
     pub(crate) segments: usize,
     pub(crate) bytes: u64,

@@ -164,14 +164,16 @@ impl Chains {
         Ok(Self((0..spec.partitions).map(chain).collect()))
     }
 
-    /// Waits until every partition has an owner.
+    /// Waits until the first partition has an owner.
     pub(crate) async fn claimed(&self) -> Result<()> {
-        for chain in &self.0 {
-            while chain.newest().await?.is_none() {
-                tokio::time::sleep(LOOK).await;
+        loop {
+            for chain in &self.0 {
+                if chain.newest().await?.is_some() {
+                    return Ok(());
+                }
             }
+            tokio::time::sleep(LOOK).await;
         }
-        Ok(())
     }
 
     /// Waits until every partition is published up to `next`.

@@ -219,11 +219,11 @@ impl Running {
             self.look_for_merge = false;
             return;
         };
-        let inputs: Vec<Live> = choice.inputs.iter().map(|&i| self.snapshot.segments[i].clone()).collect();
-        let rows = inputs.iter().map(|input| input.state.live()).sum();
-        // when the memory is taken, the next beat asks again
+        let rows = choice.inputs.iter().map(|&i| self.snapshot.segments[i].state.live()).sum();
+        // when the memory is taken, the next turn asks again
         let Some(permit) = self.builder.try_merge_memory(rows) else { return };
         self.look_for_merge = false;
+        let inputs: Vec<Live> = choice.inputs.iter().map(|&i| self.snapshot.segments[i].clone()).collect();
         let reason = choice.reason.as_str();
         debug!(partition = %self.builder.context.partition, reason, segments = inputs.len(), rows, "merging");
         let job = Box::pin(self.builder.clone().merge(inputs.clone(), permit));
