@@ -174,6 +174,11 @@ impl Batcher {
         }
     }
 
+    /// Whether something was taken in that was not handed on.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.records.is_empty() || !self.letters.is_empty()
+    }
+
     /// Whether a limit of the batch is met.
     pub(crate) fn is_full(&self) -> bool {
         let bytes: usize = self.charged.iter().map(|c| c.used).sum();
@@ -250,4 +255,108 @@ fn letter(at: &TopicPartition, message: RawMessage<'_>, reject: Reject) -> DeadL
             .map(|(name, value)| ((*name).to_owned(), value.unwrap_or_default().to_vec()))
             .collect(),
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use async_trait::async_trait;
+    use futures::FutureExt;
+    use proptest::prelude::*;
+    use sluice_core::{
+        ByteBudget, Dimension, Format, Metadata, Metric, PartitionId, Schema, Timestamp, TopicName,
+    };
+
+    use super::*;
+    use crate::decode::DecodeLimits;
+    use crate::encode;
+
+    #[derive(Default)]
+    struct Offsets(Mutex<Vec<u64>>);
+
+    #[async_trait]
+    impl DeadLetters for Offsets {
+        async fn store(&self, letters: Vec<DeadLetter>) -> Result<(), LogError> {
+            self.0.lock().unwrap().extend(letters.iter().map(|l| l.offset.get()));
+            Ok(())
+        }
+    }
+
+    /// A message of the log: its distance from the one before, whether it is bad, and its size.
+    type Message = (u64, bool, usize);
+
+    fn request(budget: &ByteBudget, limits: BatchLimits, letters: Arc<Offsets>) -> ReadRequest {
+        let schema =
+            Schema { dimension: Dimension::new(2).unwrap(), metric: Metric::L2, fields: Default::default() };
+        let at = TopicPartition { topic: TopicName::new("t").unwrap(), partition: PartitionId(0) };
+        ReadRequest {
+            at,
+            start: Offset(0),
+            decoder: Decoder { format: Format::Auto, schema: schema.into(), limits: DecodeLimits::default() },
+            budget: budget.unreserved(),
+            dead_letters: letters,
+            limits,
+        }
+    }
+
+    fn value((_, bad, size): Message) -> Vec<u8> {
+        let metadata = Metadata::parse(&format!(r#"{{"a":"{}"}}"#, "x".repeat(size)), 1 << 16).unwrap();
+        let mut value = encode::json(&[1.0, 2.0], &metadata);
+        if bad {
+            value[0] = b'?';
+        }
+        value
+    }
+
+    proptest! {
+            #[test]
+            fn mem_1_every_message_comes_once_whatever_the_budget_and_the_limits(
+                messages in proptest::collection::vec((1u64..4, proptest::bool::weighted(0.2), 0usize..6000), 1..60),
+                budget in 1usize..40,
+                max_records in 1usize..20,
+                max_bytes in 100usize..20_000,
+                held_batches in 0usize..4,
+            ) {
+                let budget = ByteBudget::new(budget << 10);
+                let letters = Arc::new(Offsets::default());
+                let request = request(&budget, BatchLimits { max_records, max_bytes }, letters.clone());
+                let mut offset = 0;
+                let log: Vec<_> = messages.iter().map(|m| { offset += m.0; (offset, m.1, value(*m)) }).collect();
+                let mut batcher = Batcher::new(&request);
+                let (mut reported, mut held) = (Offset(0), VecDeque::new());
+                let mut seen = Vec::new();
+                while reported <= Offset(offset) {
+    let next = batcher.next_offset();
+                    for (offset, _, value) in log.iter().filter(|(o, ..)| Offset(*o) >= next) {
+                        let message = RawMessage {
+                            key: Some(b"k"), value: Some(value), headers: &[],
+                            offset: Offset(*offset), timestamp: Timestamp(0),
+                        };
+                        if batcher.is_full() || !batcher.offer(message) { break }
+                    }
+                    if let Some(filled) = batcher.take(reported) {
+                        let batch = filled.finish(&request.at, Offset(offset), letters.as_ref()).now_or_never();
+                        let batch = batch.unwrap().unwrap();
+                        prop_assert!(batch.next_offset > reported);
+                        reported = batch.next_offset;
+                        seen.extend(batch.records.iter().map(|r| r.offset.get()));
+                        held.push_back(batch);
+                    }
+                    prop_assert!(budget.used_bytes() <= budget.total_bytes());
+                    // who keeps too much gets nothing more until it gives something back
+                    while batcher.settle().now_or_never().is_none() {
+                        prop_assert!(held.pop_front().is_some(), "waits for bytes that nobody holds");
+                    }
+                    while held.len() > held_batches { held.pop_front(); }
+                }
+                let offsets = |bad| log.iter().filter(|m| m.1 == bad).map(|m| m.0).collect::<Vec<_>>();
+                prop_assert_eq!(seen, offsets(false));
+                prop_assert_eq!(letters.0.lock().unwrap().clone(), offsets(true));
+                held.clear();
+                drop(batcher);
+                prop_assert_eq!(budget.used_bytes(), 0);
+            }
+        }
 }

@@ -133,6 +133,10 @@ impl Reader {
         let bounds = Catalogue::bounds(&view, self.slot)?;
         self.end = bounds.end;
         let next = self.batcher.next_offset();
+        if next < bounds.start && self.batcher.has_begun() {
+            // what was read is handed on first, so that the error names the first record that was not
+            return Ok(false);
+        }
         if next < bounds.start {
             return Err(LogError::Truncated { at: self.at.clone(), lost_from: next, lost_to: bounds.start });
         }

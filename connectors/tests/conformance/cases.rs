@@ -268,6 +268,34 @@ pub(crate) async fn log_1_a_truncated_log_is_an_error_that_says_what_is_lost(bed
     assert_eq!(read_to(&mut stream, 40, 100).await.len(), 60);
 }
 
+pub(crate) async fn log_1_truncation_under_a_slow_reader_is_noticed_at_the_first_lost_record(bed: Bed) {
+    let topic = bed.topic(1).await;
+    // more than any reader has fetched ahead
+    let metadata = Metadata::parse(&format!(r#"{{"text":"{}"}}"#, "x".repeat(8000)), 10_000).unwrap();
+    let one = |i: u32| encode::upsert(&Key::new(&format!("k{i}")).unwrap(), &[1.0, 2.0], &metadata);
+    for result in bed.log.producer.produce(&topic, (0..1500).map(one).collect()).await {
+        result.unwrap();
+    }
+    let mut request = request(&topic, 0, 0);
+    request.budget = ByteBudget::new(256 << 10).unreserved();
+    request.limits.max_bytes = 64 << 10;
+    let mut stream = bed.log.source.open(request).unwrap();
+    let mut held = next(&mut stream).await.unwrap();
+    bed.truncate(&at(&topic, 0), 1400).await;
+    let mut reached = Offset(0);
+    let error = loop {
+        assert!(held.records.iter().zip(reached.get()..).all(|(r, offset)| r.offset == Offset(offset)));
+        reached = held.next_offset;
+        drop(held);
+        match next(&mut stream).await {
+            Ok(batch) => held = batch,
+            Err(error) => break error,
+        }
+    };
+    assert!(reached < Offset(1400), "{reached}");
+    assert_eq!(error, LogError::Truncated { at: at(&topic, 0), lost_from: reached, lost_to: Offset(1400) });
+}
+
 pub(crate) async fn a_position_beyond_the_end_is_an_error_of_its_own(bed: Bed) {
     let topic = bed.topic(1).await;
     write(&bed.log, &topic, 0, &["a", "b"]).await;

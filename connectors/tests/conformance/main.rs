@@ -41,6 +41,7 @@ on_every_log!([
     mem_2_a_partition_that_is_not_read_does_not_stop_the_others,
     liv_1_bad_messages_become_dead_letters_and_the_partition_goes_on,
     log_1_a_truncated_log_is_an_error_that_says_what_is_lost,
+    log_1_truncation_under_a_slow_reader_is_noticed_at_the_first_lost_record,
     a_position_beyond_the_end_is_an_error_of_its_own,
     one_partition_is_opened_anew_while_the_others_go_on,
     a_topic_is_created_once_and_keeps_its_partitions,
