@@ -197,7 +197,9 @@ async fn check_clock(config: &Config, exam: &mut Examination) {
     let options = config.store.options.expose();
     let endpoint =
         options.iter().find(|(k, _)| k.to_ascii_lowercase().ends_with("endpoint")).map(|(_, v)| v.clone());
-    let endpoint = endpoint.or_else(|| std::env::var("AWS_ENDPOINT_URL").ok());
+    let endpoint = endpoint.or_else(|| {
+        ["AWS_ENDPOINT", "AWS_ENDPOINT_URL"].into_iter().find_map(|name| std::env::var(name).ok())
+    });
     if !config.store.url.starts_with("s3://") {
         exam.ok("clock", "the store is a directory of this machine");
         return;

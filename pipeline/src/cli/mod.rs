@@ -87,7 +87,8 @@ pub fn main() -> ExitCode {
     // prints help and usage errors itself, with code 2
     let cli = Cli::parse();
     let service = matches!(cli.command, Command::Up | Command::Index | Command::Serve);
-    let level = if service { "info" } else { "warn" };
+    // the graph builder tells of each step of each build at info
+    let level = if service { "info,hnsw_rs=warn" } else { "warn" };
     telemetry::init(cli.common.log_format.into(), level, cli.common.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
