@@ -231,15 +231,17 @@ pub(crate) fn stream<G: Send + 'static>(
     receiver: Receiver<Result<RecordBatch, LogError>>,
     reader: G,
 ) -> BatchStream {
-    let state = Some((at, receiver, reader));
-    Box::pin(futures::stream::unfold(state, |state| async {
-        let (at, mut receiver, reader) = state?;
-        match receiver.recv().await {
-            Some(Ok(batch)) => Some((Ok(batch), Some((at, receiver, reader)))),
-            Some(Err(error)) => Some((Err(error), None)),
-            None => Some((Err(LogError::Panicked(at)), None)),
+    Box::pin(async_stream::stream! {
+        let (mut receiver, _reader) = (receiver, reader);
+        loop {
+            let item = receiver.recv().await.unwrap_or_else(|| Err(LogError::Panicked(at.clone())));
+            let ended = item.is_err();
+            yield item;
+            if ended {
+                break;
+            }
         }
-    }))
+    })
 }
 
 fn letter(at: &TopicPartition, message: RawMessage<'_>, reject: Reject) -> DeadLetter {
