@@ -3,6 +3,8 @@
 //! Tests in a module `local` need nothing. Those in `kafka_and_s3` need the servers that SLUICE_TEST_KAFKA and
 //! SLUICE_TEST_S3_URL (with AWS_*) name, and say so when they are not there; `cargo xtask test` starts them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails, with the place")]
+
 mod support;
 
 mod bad_input;

@@ -81,8 +81,8 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // both fail on a process that has ended, which is what is wanted
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        drop(self.child.kill());
+        drop(self.child.wait());
         if std::thread::panicking() {
             let text = fs::read_to_string(&self.log).unwrap_or_default();
             let lines: Vec<_> = text.lines().collect();
