@@ -14,10 +14,7 @@ use sluice_core::IndexSpec;
 async fn what_is_published_is_found_overwritten_deleted_and_served_again_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let service = Running::start(config(dir.path(), INDEXES), Role::Up).await;
-    until("the index", || async {
-        (service.send("GET", "/v1/indexes/things", None).await.0 == 200).then_some(())
-    })
-    .await;
+    service.ready("things").await;
 
     let records = json!([
         {"id": "a", "vector": [1, 0, 0], "metadata": {"kind": "x"}},
@@ -42,10 +39,7 @@ async fn what_is_published_is_found_overwritten_deleted_and_served_again_after_a
     assert_eq!(service.stop().await.hung, Vec::<String>::new());
 
     let again = Running::start(config(dir.path(), INDEXES), Role::Serve).await;
-    until("the snapshot", || async {
-        (again.send("GET", "/health/ready", None).await.0 == 200).then_some(())
-    })
-    .await;
+    again.ready("things").await;
     let mut served = again.search("things", query, &json!({})).await;
     served.sort();
     assert_eq!(served, ["a", "c"]);
@@ -97,6 +91,7 @@ async fn key_1_a_topic_of_another_partition_count_stops_its_index_by_name_and_no
         metrics.contains("sluice_partition_parked_state{topic=\"grown\",partition=\"0\"} 1"),
         "{metrics}"
     );
+    service.ready("things").await;
     let seen = service.publish("things", json!([{"id": "a", "vector": [1, 0, 0]}])).await;
     assert_eq!(service.search("things", json!({"vector": [1, 0, 0]}), &seen).await, ["a"]);
     service.stop().await;
@@ -134,10 +129,7 @@ async fn a_file_that_disagrees_with_the_stored_spec_is_refused_and_what_may_chan
 async fn log_1_a_partition_whose_log_is_shorter_than_its_snapshot_is_parked() {
     let dir = tempfile::tempdir().unwrap();
     let first = Running::start(config(dir.path(), INDEXES), Role::Up).await;
-    until("the index", || async {
-        (first.send("GET", "/v1/indexes/things", None).await.0 == 200).then_some(())
-    })
-    .await;
+    first.ready("things").await;
     let seen = first.publish("things", json!([{"id": "a", "vector": [1, 0, 0]}])).await;
     first.search("things", json!({"vector": [1, 0, 0]}), &seen).await;
     first.stop().await;
@@ -153,6 +145,7 @@ async fn log_1_a_partition_whose_log_is_shorter_than_its_snapshot_is_parked() {
     let parked = report.parked().next().unwrap();
     assert!(parked.problem.as_deref().unwrap().contains("beyond the end"), "{parked:?}");
     // what is published still serves
+    again.ready("things").await;
     assert_eq!(again.search("things", json!({"vector": [1, 0, 0]}), &json!({})).await, ["a"]);
     again.stop().await;
 }

@@ -72,6 +72,17 @@ impl Running {
         answer
     }
 
+    /// Waits until `index` is known to the query service and each of its partitions serves some snapshot.
+    pub(crate) async fn ready(&self, index: &str) {
+        let path = format!("/v1/indexes/{index}");
+        until("the index", || async {
+            let (status, answer) = self.send("GET", &path, None).await;
+            let served = |p: &Value| p["status"] == "ok" && !p["manifest"].is_null();
+            (status == 200 && answer["partitions"].as_array()?.iter().all(served)).then_some(())
+        })
+        .await;
+    }
+
     /// Publishes and returns what a search has to wait for.
     pub(crate) async fn publish(&self, index: &str, records: Value) -> Value {
         let answer = self.post(&format!("/v1/indexes/{index}/records"), json!({"records": records})).await;
