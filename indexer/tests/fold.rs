@@ -136,7 +136,9 @@ async fn merge_held_up(during: impl IntoIterator<Item = (u8, bool)>) -> (Bench, 
     let (worker, status) = bench.worker();
     let (start, end) = (first.end, log.end);
     let feed = held_up_feed(&log, &bench.clock, status, (start, end), release);
-    let exit = worker.run(feed.boxed(), CancellationToken::new()).await.unwrap();
+    let running = worker.run(feed.boxed(), CancellationToken::new());
+    // the feed waits for what a broken worker never does
+    let exit = tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
     assert!(matches!(exit, Exit::InputEnded { drained: true, .. }));
     busy.await.unwrap();
     let newest = bench.store.newest().unwrap();
