@@ -54,19 +54,22 @@ impl Api {
         Self { client: Client::new(), root: url.to_owned(), base: format!("{url}/v1/indexes/{index}") }
     }
 
-    /// The index as another process serves it.
-    pub(crate) async fn send(&self, method: Method, url: String, body: Option<String>) -> Answer {
+    async fn send(&self, method: Method, url: String, body: Option<String>) -> Answer {
+        self.try_send(method, url.clone(), body).await.unwrap_or_else(|e| panic!("{url}: {e}"))
+    }
+
+    async fn try_send(&self, method: Method, url: String, body: Option<String>) -> reqwest::Result<Answer> {
         let mut request = self.client.request(method, &url);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let response = request.send().await.unwrap_or_else(|e| panic!("{url}: {e}"));
+        let response = request.send().await?;
         let status = response.status().as_u16();
         let content_type = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("");
         let content_type = content_type.to_owned();
-        let text = response.text().await.unwrap();
+        let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status, body, text, content_type }
+        Ok(Answer { status, body, text, content_type })
     }
 
     /// GET below the index; `path` is empty or begins with `/`.
@@ -85,6 +88,15 @@ impl Api {
 
     pub(crate) async fn post_text(&self, path: &str, body: String) -> Answer {
         self.send(Method::POST, format!("{}{path}", self.base), Some(body)).await
+    }
+
+    /// Posts a body that the server may cut off: a client that is still sending then may not see the answer.
+    pub(crate) async fn post_cut_off(&self, path: &str, body: &str) -> Answer {
+        eventually("the answer to a body that is cut off arrives", || async {
+            let url = format!("{}{path}", self.base);
+            self.try_send(Method::POST, url, Some(body.to_owned())).await.map_err(|e| e.to_string())
+        })
+        .await
     }
 
     /// PUT of the index itself.
