@@ -137,6 +137,26 @@ async fn what_is_not_served_is_a_problem_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn before_the_registry_was_read_no_index_is_called_unknown() {
+    let world = World::new();
+    world.index(flat("a", 1)).await;
+    // a damaged spec keeps the list from being read
+    let spec = world.objects("/spec/").remove(0);
+    let good = std::fs::read(&spec).unwrap();
+    std::fs::write(&spec, "{").unwrap();
+    let service = world.serve(Limits::default(), None).await;
+    for path in ["/v1/indexes", "/v1/indexes/a", "/v1/indexes/a/records", "/v1/indexes/a/records/x"] {
+        service.get(path).await.problem(503, "starting");
+    }
+    service.search("a", json!({"vector": [0, 0]})).await.problem(503, "starting");
+    service.call(Method::DELETE, "/v1/indexes/a/records/x", None).await.problem(503, "starting");
+    std::fs::write(&spec, good).unwrap();
+    service.until(|| service.catalogue.is_ready()).await;
+    service.get("/v1/indexes/a").await.ok();
+    service.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_log_writes_are_503_and_searches_go_on() {
     let (_world, service) = served(Limits::default()).await;
     let record = json!({"records": [{"id": "x", "vector": [0, 0]}]});
@@ -230,6 +250,27 @@ async fn slow_clients_are_cut_off_and_do_not_keep_others_out() {
             assert!(answer.contains("408") && answer.contains("request_timeout"), "{answer}");
         }
     }
+    service.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_in_small_pieces_is_charged_for_what_it_holds() {
+    let (_world, service) = served(Limits { max_bodies_bytes: 8 << 10, ..Limits::default() }).await;
+    let address = service.base.trim_start_matches("http://").to_owned();
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let mut request = String::from(
+        "POST /v1/indexes/a/search HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n",
+    );
+    for byte in r#"{"vector": [0, 0], "k": 1}"#.chars() {
+        request.push_str(&format!("1\r\n{byte}\r\n"));
+    }
+    request.push_str("0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(30), stream.read_to_string(&mut answer));
+    read.await.expect("the connection is closed in time").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     service.stop().await.unwrap();
 }
 
