@@ -320,11 +320,12 @@ impl Attempt {
         let input = adapters::input(self.shared.log.source.open(self.request(start, memory.clone()))?);
         info!(partition = %prepared.partition(), epoch = %prepared.epoch(), from = %start, "partition claimed");
         self.shared.board.running(&self.at, progress.subscribe());
+        let chain = Chain::new(self.shared.store.clone(), prepared.partition().clone());
         let worker = PartitionWorker::new(WorkerParams {
             partition: prepared.partition().clone(),
             spec: Arc::new(self.state.stored.spec.clone()),
             recovered: adapters::recovered(prepared.manifest()),
-            fetch: CachedFetch::new(self.shared.cache.clone(), prepared.partition().clone()),
+            fetch: CachedFetch::new(self.shared.cache.clone(), chain, prepared.epoch()),
             publisher: Box::new(StorePublisher::new(prepared)),
             pool: self.shared.pool.clone(),
             build_budget: self.shared.build_budget.clone(),
