@@ -172,7 +172,12 @@ impl Catalogue {
 
     /// Whether the registry was read at least once and every partition of every index serves some snapshot.
     pub fn is_ready(&self) -> bool {
-        self.listed.load(Ordering::Acquire) && self.indexes.load().values().all(|i| i.is_resolved())
+        self.is_listed() && self.indexes.load().values().all(|i| i.is_resolved())
+    }
+
+    /// Whether the registry was read at least once: before, an index that is not here may well exist.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_listed(&self) {

@@ -68,8 +68,12 @@ pub enum ApiError {
     StoreUnavailable(String),
     #[error("what the store holds about the index is damaged")]
     StoreCorrupt(String),
+    #[error("{0}")]
+    TopicTaken(String),
     #[error("another process changed the index at the same time; try again")]
     SpecRace,
+    #[error("the service is starting: it has not read yet which indexes there are")]
+    Starting,
     #[error("the service is shutting down")]
     Closing,
     #[error("an internal error; the log of the service has it under the request id")]
@@ -107,6 +111,7 @@ impl ApiError {
             Self::MethodNotAllowed => (405, "method_not_allowed", "Method not allowed"),
             Self::BodyTimeout(_) => (408, "request_timeout", "Request too slow"),
             Self::SpecDiffers(_) => (409, "index_differs", "The index exists with another spec"),
+            Self::TopicTaken(_) => (409, "topic_taken", "The topic feeds another index"),
             Self::SpecRace => (409, "index_changed", "The index was changed meanwhile"),
             Self::CursorExpired => (410, "cursor_expired", "Cursor expired"),
             Self::NotVisible { .. } => (412, "offsets_not_visible", "Offsets not visible yet"),
@@ -120,6 +125,7 @@ impl ApiError {
             Self::Incomplete(_) => (503, "incomplete", "Partitions missing"),
             Self::LogUnavailable(_) => (503, "log_unavailable", "Log unavailable"),
             Self::StoreUnavailable(_) => (503, "store_unavailable", "Store unavailable"),
+            Self::Starting => (503, "starting", "Starting"),
             Self::Closing => (503, "closing", "Shutting down"),
             Self::Deadline(_) => (504, "deadline_exceeded", "Deadline exceeded"),
         };
@@ -183,6 +189,7 @@ impl From<RegistryError> for ApiError {
             RegistryError::Spec(error) => Self::Spec(error),
             RegistryError::Unknown(index) => Self::IndexNotFound(index.to_string()),
             RegistryError::NeedsRebuild { .. } | RegistryError::Restless(_) => Self::SpecRace,
+            RegistryError::TopicTaken { .. } => Self::TopicTaken(error.to_string()),
             other if other.kind() == ErrorKind::Corrupt => Self::StoreCorrupt(other.to_string()),
             other => Self::StoreUnavailable(other.to_string()),
         }

@@ -1,6 +1,6 @@
 //! The errors of this crate, each with the coarse kind that says what its handler does.
 
-use sluice_core::{ErrorKind, IndexName, ManifestSeq, PartitionRef, SegmentId};
+use sluice_core::{ErrorKind, IndexName, ManifestSeq, PartitionRef, SegmentId, TopicName};
 use thiserror::Error;
 
 use crate::manifest::ManifestError;
@@ -130,6 +130,9 @@ pub enum RegistryError {
     Unknown(IndexName),
     #[error("index {index} cannot change in place: {keys}")]
     NeedsRebuild { index: IndexName, keys: String },
+    /// One topic feeds one index.
+    #[error("index {index} cannot be created: its topic {topic} feeds index {other} already")]
+    TopicTaken { index: IndexName, topic: TopicName, other: IndexName },
     #[error("{key} is not a spec: {message}")]
     Damaged { key: String, message: String },
     /// Somebody else stored specs faster than this call could follow.
@@ -146,7 +149,7 @@ impl RegistryError {
         match self {
             Self::Spec(_) => ErrorKind::Invalid,
             Self::Unknown(_) => ErrorKind::NotFound,
-            Self::NeedsRebuild { .. } => ErrorKind::Conflict,
+            Self::NeedsRebuild { .. } | Self::TopicTaken { .. } => ErrorKind::Conflict,
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Restless(_) | Self::Unresolved(_) => ErrorKind::Unavailable,
             Self::Store(error) => error.kind(),

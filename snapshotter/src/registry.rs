@@ -97,7 +97,7 @@ impl Registry {
     /// Stores a spec unless there is one; idempotent. After a retirement it begins the next generation.
     ///
     /// # Errors
-    /// When the spec is invalid, or the store does not answer.
+    /// `TopicTaken` when the topic feeds another index; when the spec is invalid, or the store does not answer.
     pub async fn create(&self, spec: &IndexSpec) -> Result<Created, RegistryError> {
         spec.validate()?;
         for round in 1..=ROUNDS {
@@ -112,6 +112,7 @@ impl Registry {
                     });
                 }
             };
+            self.topic_is_free(spec).await?;
             match self.put(spec.clone(), version, generation, false).await? {
                 Some(stored) => {
                     tracing::info!(index = %spec.name, version, %generation, "index created");
@@ -121,6 +122,18 @@ impl Registry {
             }
         }
         Err(RegistryError::Restless(spec.name.clone()))
+    }
+
+    /// Two indexes that are created at the same moment may both pass; then only one of them is consumed.
+    async fn topic_is_free(&self, spec: &IndexSpec) -> Result<(), RegistryError> {
+        let topic = spec.topic();
+        let feeds = |other: &StoredSpec| other.spec.name != spec.name && other.spec.topic() == topic;
+        match self.list().await?.into_iter().find(feeds) {
+            None => Ok(()),
+            Some(StoredSpec { spec: IndexSpec { name: other, .. }, .. }) => {
+                Err(RegistryError::TopicTaken { index: spec.name.clone(), topic, other })
+            }
+        }
     }
 
     /// Stores a new version with what may change in place; returns the stored one when nothing differs.

@@ -26,9 +26,15 @@ const SERVED_WITHIN: Duration = Duration::from_secs(5);
 /// Every index and how it is served.
 #[utoipa::path(
     get, path = "/v1/indexes", tag = "indexes",
-    responses((status = 200, description = "Every index, by name", body = IndexList))
+    responses(
+        (status = 200, description = "Every index, by name", body = IndexList),
+        (status = 503, description = "Which indexes there are is not known yet", body = Problem),
+    )
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Answer<IndexList> {
+    if !app.catalogue.is_listed() {
+        return Err(ApiError::Starting);
+    }
     let indexes: Vec<_> = app.catalogue.all().values().cloned().collect();
     Ok(Json(IndexList { indexes: status::of(&app, &indexes).await }))
 }
@@ -60,7 +66,7 @@ pub(crate) async fn get(
         (status = 201, description = "Created", body = IndexResponse),
         (status = 200, description = "The same was there already, or changed in place", body = IndexResponse),
         (status = 400, description = "Not a valid spec", body = Problem),
-        (status = 409, description = "Another spec is there; `differences` says where", body = Problem),
+        (status = 409, description = "Another spec is there, `differences` says where; or the topic feeds another index", body = Problem),
         (status = 503, description = "Store or log cannot be reached", body = Problem),
     )
 )]
@@ -133,6 +139,11 @@ fn parse_spec(name: &IndexName, body: &[u8]) -> Result<IndexSpec, ApiError> {
     }
     let spec: IndexSpec = serde_json::from_value(fields.into()).map_err(|e| refuse(e.to_string()))?;
     spec.validate()?;
+    if spec.topic().as_str().ends_with(".dead-letter") {
+        return Err(refuse(
+            "topic: names that end in .dead-letter are those of dead letters; take another".into(),
+        ));
+    }
     Ok(spec)
 }
 
@@ -176,6 +187,7 @@ mod tests {
             (r#"{"dimension":2,"graph":{"m":1}}"#, "graph.m"),
             (r#"{"dimension":2,"metric":"cos"}"#, "cosine"),
             (r#"{"dimension":1}"#, "2 to 4096"),
+            (r#"{"dimension":2,"topic":"b.dead-letter"}"#, "topic"),
             (r#"{}"#, "dimension"),
         ] {
             let error = parse(body).unwrap_err().to_string();

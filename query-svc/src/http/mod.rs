@@ -58,10 +58,13 @@ impl App {
     /// The index under `name`.
     ///
     /// # Errors
-    /// `IndexNotFound`, also when `name` could not be a name.
+    /// `IndexNotFound`, also when `name` could not be a name; `Starting` when it cannot be known yet.
     pub(crate) fn index(&self, name: &str) -> Result<Arc<Index>, ApiError> {
-        let found = IndexName::new(name).ok().and_then(|name| self.catalogue.get(&name));
-        found.ok_or_else(|| ApiError::IndexNotFound(name.chars().take(80).collect()))
+        // asked first: an index that is found by then is in the catalogue
+        let listed = self.catalogue.is_listed();
+        let unknown = || ApiError::IndexNotFound(name.chars().take(80).collect());
+        let id = IndexName::new(name).map_err(|_| unknown())?;
+        self.catalogue.get(&id).ok_or_else(|| if listed { unknown() } else { ApiError::Starting })
     }
 
     /// The log.

@@ -65,6 +65,23 @@ async fn a_retired_index_is_gone_and_its_name_begins_the_next_generation() {
 }
 
 #[tokio::test]
+async fn a_topic_that_feeds_an_index_is_not_given_to_another() {
+    for (name, store, _dir) in stores() {
+        let registry = registry(&store);
+        let first = spec(r#"{"name":"b","dimension":4}"#);
+        let second = spec(r#"{"name":"a","topic":"b","dimension":4}"#);
+        registry.create(&first).await.unwrap();
+        let error = registry.create(&second).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{name}");
+        assert!(error.to_string().contains("feeds index b"), "{error}");
+        assert!(matches!(registry.create(&first).await.unwrap(), Created::Same(_)), "{name}");
+        registry.retire(&first.name).await.unwrap();
+        assert!(matches!(registry.create(&second).await.unwrap(), Created::Created(_)), "{name}");
+        assert!(registry.create(&first).await.is_err(), "{name}: b would come back to a topic that is taken");
+    }
+}
+
+#[tokio::test]
 async fn of_sixteen_that_create_an_index_at_once_one_does() {
     for (name, store, _dir) in stores() {
         let registry = registry(&store);
