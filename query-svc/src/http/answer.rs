@@ -17,6 +17,9 @@ use sluice_core::BytePermit;
 use super::{App, edge};
 use crate::error::ApiError;
 
+/// The media type of problems (RFC 9457).
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+
 /// A JSON answer or a problem.
 pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -35,7 +38,7 @@ impl IntoResponse for ApiError {
         let status = StatusCode::from_u16(face.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.problem(&edge::request_id()))).into_response();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(seconds) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -24,12 +24,13 @@ use sluice_core::{ByteBudget, Clock, IndexName};
 use sluice_snapshotter::Registry;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
-use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::{Content, OpenApi as Document, RefOr};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use server::serve;
 
+use self::answer::PROBLEM_JSON;
 use crate::catalogue::{Catalogue, Index};
 use crate::error::ApiError;
 use crate::fan_out::FanOut;
@@ -94,7 +95,7 @@ struct Api;
 
 /// The routes and their description, before they are given what they share.
 fn api() -> (Router<Arc<App>>, Document) {
-    OpenApiRouter::with_openapi(Api::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(search::search))
         .routes(routes!(search::batch))
         .routes(routes!(count::count))
@@ -106,7 +107,30 @@ fn api() -> (Router<Arc<App>>, Document) {
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
         .routes(routes!(health::openapi))
-        .split_for_parts()
+        .split_for_parts();
+    name_problems(&mut document);
+    (router, document)
+}
+
+/// Problems have a media type of their own, which the macros would have to be told at each.
+fn name_problems(document: &mut Document) {
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        let responses = operations.into_iter().flatten().flat_map(|o| o.responses.responses.values_mut());
+        for response in responses {
+            let RefOr::T(response) = response else { continue };
+            let is_problem = |content: &RefOr<Content>| match content {
+                RefOr::T(Content { schema: Some(RefOr::Ref(at)), .. }) => {
+                    at.ref_location.ends_with("/Problem")
+                }
+                _ => false,
+            };
+            if response.content.values().any(is_problem) {
+                let content = std::mem::take(&mut response.content);
+                response.content = content.into_values().map(|c| (PROBLEM_JSON.into(), c)).collect();
+            }
+        }
+    }
 }
 
 /// The description of the API as it is served under `/openapi.json`.
@@ -170,6 +194,15 @@ mod tests {
         ];
         expected.sort_unstable();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn problems_are_described_under_their_own_media_type() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let responses = &document["paths"]["/v1/indexes/{index}/search"]["post"]["responses"];
+        assert!(responses["404"]["content"]["application/problem+json"].is_object(), "{responses}");
+        assert!(responses["404"]["content"].get("application/json").is_none(), "{responses}");
+        assert!(responses["200"]["content"]["application/json"].is_object(), "{responses}");
     }
 
     #[test]
