@@ -177,7 +177,10 @@ impl Service {
         let query = role.serves().then(|| query_service(&config, &edges, &cache, &metrics)).transpose()?;
         let board = Board::default();
         let query = match (query, role) {
-            (Some(query), Role::Up) => Some(query.with_routes(ops::status_route(board.clone()))),
+            (Some(query), Role::Up) => {
+                query.catalogue().expect(config.indexes.iter().map(|spec| spec.name.clone()));
+                Some(query.with_routes(ops::status_route(board.clone())))
+            }
             (query, _) => query,
         };
         let wake = query.as_ref().map_or_else(Wake::default, |q| Wake::new(q.catalogue()));

@@ -3,7 +3,7 @@
 //! The loader puts snapshots in, a query takes one [`View`] out at its start and never comes back (QRY-1). A
 //! partition's manifest number only grows while the process lives (QRY-2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -149,6 +149,8 @@ pub struct Catalogue {
     indexes: ArcSwap<BTreeMap<IndexName, Arc<Index>>>,
     /// The registry was read at least once.
     listed: AtomicBool,
+    /// Indexes that this process will make and that were not seen yet.
+    awaited: ArcSwap<BTreeSet<IndexName>>,
     discover: Notify,
     /// Counts indexes that came and went, for those who wait for one.
     changes: watch::Sender<u64>,
@@ -157,7 +159,13 @@ pub struct Catalogue {
 impl Default for Catalogue {
     fn default() -> Self {
         let changes = watch::Sender::new(0);
-        Self { indexes: ArcSwap::default(), listed: AtomicBool::new(false), discover: Notify::new(), changes }
+        Self {
+            indexes: ArcSwap::default(),
+            listed: AtomicBool::new(false),
+            awaited: ArcSwap::default(),
+            discover: Notify::new(),
+            changes,
+        }
     }
 }
 
@@ -170,9 +178,24 @@ impl Catalogue {
         self.indexes.load_full()
     }
 
-    /// Whether the registry was read at least once and every partition of every index serves some snapshot.
+    /// Is not ready until each of `names` was seen: an indexer in this process is about to make them.
+    pub fn expect(&self, names: impl IntoIterator<Item = IndexName>) {
+        self.awaited.store(Arc::new(names.into_iter().collect()));
+    }
+
+    /// `name` is in the registry, served or retired.
+    pub(crate) fn saw(&self, name: &IndexName) {
+        if self.awaited.load().contains(name) {
+            self.awaited.rcu(|now| now.iter().filter(|n| *n != name).cloned().collect::<BTreeSet<_>>());
+        }
+    }
+
+    /// Whether the registry was read at least once, every expected index was seen, and every partition of every
+    /// index serves some snapshot.
     pub fn is_ready(&self) -> bool {
-        self.is_listed() && self.indexes.load().values().all(|i| i.is_resolved())
+        self.is_listed()
+            && self.awaited.load().is_empty()
+            && self.indexes.load().values().all(|i| i.is_resolved())
     }
 
     /// Whether the registry was read at least once: before, an index that is not here may well exist.
@@ -187,6 +210,7 @@ impl Catalogue {
     /// Adds an index, or replaces its older generation. The loaders of what is replaced are told to end.
     pub(crate) fn insert(&self, index: Arc<Index>) {
         let name = index.info().name.clone();
+        self.saw(&name);
         let before = self.indexes.load_full().get(&name).cloned();
         self.indexes.rcu(|now| {
             let mut next = BTreeMap::clone(now);
@@ -286,6 +310,18 @@ mod tests {
         for slot in &index.slots {
             assert!(index.serve(Snapshot::empty(slot.partition.clone(), Arc::clone(&slot.live))));
         }
+        assert!(catalogue.is_ready());
+    }
+
+    #[test]
+    fn readiness_waits_for_expected_indexes_and_no_longer_for_retired_ones() {
+        let catalogue = Catalogue::default();
+        let names = ["a", "b"].map(|n| IndexName::new(n).unwrap());
+        catalogue.expect(names.clone());
+        catalogue.set_listed();
+        catalogue.saw(&names[0]);
+        assert!(!catalogue.is_ready());
+        catalogue.saw(&names[1]);
         assert!(catalogue.is_ready());
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use sluice_core::{Clock, Generation, IndexName, IndexSpec, SpecDifference, Timestamp};
+use sluice_core::{Clock, ErrorKind, Generation, IndexName, IndexSpec, SpecDifference, Timestamp};
 
 use crate::create::{TRIES, drive, pause};
 use crate::error::RegistryError;
@@ -60,26 +60,35 @@ impl Registry {
         Self { store, clock }
     }
 
-    /// Every index that is not retired, by name.
+    /// Every index that is not retired, by name; see [`Registry::list_all`].
     ///
     /// # Errors
-    /// When the store does not answer, or a spec is damaged.
+    /// When the store does not answer.
     pub async fn list(&self) -> Result<Vec<StoredSpec>, RegistryError> {
         let mut specs = self.list_all().await?;
         specs.retain(|stored| !stored.retired);
         Ok(specs)
     }
 
-    /// Every index that ever was, retired ones too, by name.
+    /// Every index that ever was, retired ones too, by name. One whose spec is damaged is left out and reported, so
+    /// that it does not take the others with it.
     ///
     /// # Errors
-    /// As [`Registry::list`].
+    /// When the store does not answer.
     pub async fn list_all(&self) -> Result<Vec<StoredSpec>, RegistryError> {
         let mut names: Vec<IndexName> =
             self.store.folders(&Folder::Root).await?.iter().filter_map(|n| IndexName::new(n).ok()).collect();
         names.sort();
         let specs: Vec<_> = futures::stream::iter(names)
-            .map(|name| async move { self.newest(&name).await })
+            .map(|name| async move {
+                match self.newest(&name).await {
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {
+                        tracing::error!(index = %name, %error, "index left out: its spec is damaged");
+                        Ok(None)
+                    }
+                    read => read,
+                }
+            })
             .buffered(PARALLEL)
             .try_collect()
             .await?;
@@ -89,7 +98,7 @@ impl Registry {
     /// The newest spec of an index that is not retired.
     ///
     /// # Errors
-    /// As [`Registry::list`].
+    /// When the store does not answer, or the spec is damaged.
     pub async fn get(&self, index: &IndexName) -> Result<Option<StoredSpec>, RegistryError> {
         Ok(self.newest(index).await?.filter(|stored| !stored.retired))
     }
@@ -189,7 +198,7 @@ impl Registry {
     /// The newest version, retired or not.
     ///
     /// # Errors
-    /// As [`Registry::list`].
+    /// As [`Registry::get`].
     pub async fn newest(&self, index: &IndexName) -> Result<Option<StoredSpec>, RegistryError> {
         let mut run = RunEnd::from(0);
         let mut body = None;

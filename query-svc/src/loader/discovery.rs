@@ -89,6 +89,7 @@ impl Discovery {
                 self.admit(stored, stop);
                 continue;
             }
+            self.catalogue.saw(&stored.spec.name);
             if let Some(index) = self.incoming.remove(&stored.spec.name) {
                 index.stop.cancel();
             }

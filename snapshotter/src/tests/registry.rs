@@ -111,12 +111,15 @@ async fn a_damaged_or_foreign_spec_is_refused_by_its_key() {
     let registry = registry(&store);
     registry.create(&spec(r#"{"name":"a","dimension":4}"#)).await.unwrap();
     let [a, b] = ["a", "b"].map(|n| IndexName::new(n).unwrap());
-    let body = store.get(&Object::Spec(a, 1), 9999, crate::store::Carrier::Small).await.unwrap().unwrap();
+    let body =
+        store.get(&Object::Spec(a.clone(), 1), 9999, crate::store::Carrier::Small).await.unwrap().unwrap();
     for body in [body.as_ref(), b"{", b"{}"] {
         let object = Object::Spec(b.clone(), 1);
         store.put(&object, bytes::Bytes::copy_from_slice(body)).await.unwrap();
         let error = registry.get(&b).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().starts_with("b/spec/00000000000000000001.json"), "{error}");
+        let listed: Vec<_> = registry.list().await.unwrap().into_iter().map(|s| s.spec.name).collect();
+        assert_eq!(listed, [a.clone()], "a damaged spec does not take the others with it");
     }
 }
