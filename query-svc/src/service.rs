@@ -141,3 +141,49 @@ async fn janitor(app: Arc<App>, stop: CancellationToken) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Method, Request, StatusCode};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use sluice_core::SystemClock;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn before_the_registry_was_read_no_index_is_called_unknown() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, clock) = (Store::in_memory(), Arc::new(SystemClock));
+        // nothing runs, so the registry is never read
+        let service = QueryService::new(QueryParams {
+            registry: Registry::new(store.clone(), clock.clone()),
+            cache: SegmentCache::open(dir.path(), 1 << 20, store.clone()).unwrap(),
+            store,
+            log: None,
+            limits: Limits::default(),
+            loader: LoaderOptions::default(),
+            clock,
+            metrics: PrometheusBuilder::new().build_recorder().handle(),
+        });
+        let router = http::router(service.unwrap().app, Router::new());
+        let search = Body::from(r#"{"vector":[0,0]}"#);
+        for (method, path, body) in [
+            (Method::GET, "/v1/indexes", Body::empty()),
+            (Method::GET, "/v1/indexes/a", Body::empty()),
+            (Method::GET, "/v1/indexes/a/records", Body::empty()),
+            (Method::GET, "/v1/indexes/a/records/x", Body::empty()),
+            (Method::DELETE, "/v1/indexes/a/records/x", Body::empty()),
+            (Method::POST, "/v1/indexes/a/search", search),
+        ] {
+            let request =
+                Request::builder().method(method).uri(path).header("content-type", "application/json");
+            let answer = router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+            let body = axum::body::to_bytes(answer.into_body(), 1 << 16).await.unwrap();
+            let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(problem["code"], "starting", "{path}");
+        }
+    }
+}

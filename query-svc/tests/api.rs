@@ -137,26 +137,6 @@ async fn what_is_not_served_is_a_problem_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn before_the_registry_was_read_no_index_is_called_unknown() {
-    let world = World::new();
-    world.index(flat("a", 1)).await;
-    // a damaged spec keeps the list from being read
-    let spec = world.objects("/spec/").remove(0);
-    let good = std::fs::read(&spec).unwrap();
-    std::fs::write(&spec, "{").unwrap();
-    let service = world.serve(Limits::default(), None).await;
-    for path in ["/v1/indexes", "/v1/indexes/a", "/v1/indexes/a/records", "/v1/indexes/a/records/x"] {
-        service.get(path).await.problem(503, "starting");
-    }
-    service.search("a", json!({"vector": [0, 0]})).await.problem(503, "starting");
-    service.call(Method::DELETE, "/v1/indexes/a/records/x", None).await.problem(503, "starting");
-    std::fs::write(&spec, good).unwrap();
-    service.until(|| service.catalogue.is_ready()).await;
-    service.get("/v1/indexes/a").await.ok();
-    service.stop().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn without_a_log_writes_are_503_and_searches_go_on() {
     let (_world, service) = served(Limits::default()).await;
     let record = json!({"records": [{"id": "x", "vector": [0, 0]}]});
