@@ -1,3 +1,5 @@
+//! The document: what is written is read back, what is damaged or foreign is refused, version 1 stays readable.
+
 use proptest::prelude::*;
 use sluice_core::{Generation, IndexName, PartitionId};
 
