@@ -45,11 +45,6 @@ impl Metadata {
         Ok(Self(text.into()))
     }
 
-    /// Takes text that was checked before it was stored.
-    pub fn from_trusted(text: Box<str>) -> Self {
-        Self(text)
-    }
-
     pub fn as_str(&self) -> &str {
         &self.0
     }
