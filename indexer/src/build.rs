@@ -154,7 +154,7 @@ impl Builder {
         if haste == Haste::Flat {
             graph.min_records = u32::MAX;
         }
-        BuildOptions { graph, seed: SEED }
+        BuildOptions { graph, quantization: self.spec.quantization, seed: SEED }
     }
 }
 

@@ -31,9 +31,9 @@ pub enum Format {
 #[serde(rename_all = "snake_case")]
 pub enum Quantization {
     /// Full 32-bit floats.
-    #[default]
     None,
-    /// Eight-bit codes.
+    /// Eight-bit codes beside them, where they tell records apart.
+    #[default]
     Sq8,
 }
 
@@ -42,9 +42,9 @@ pub enum Quantization {
 #[serde(rename_all = "snake_case")]
 pub enum GraphBuilder {
     /// Incremental insertion by the hnsw_rs crate, frozen to flat arrays.
-    #[default]
     HnswRs,
     /// All at once, by overlapping partitions.
+    #[default]
     Bulk,
 }
 
@@ -55,7 +55,8 @@ pub struct GraphSpec {
     pub builder: GraphBuilder,
     /// Edges per node above level 0; level 0 holds twice as many. 4 to 64.
     pub m: u32,
-    /// Candidates kept while a node is linked. 16 to 2,000.
+    /// How much work is done for a good graph: hnsw_rs keeps so many candidates while it links a node, the bulk
+    /// builder compares each node with the nodes of ef_construction / 20 (4 to 16) neighbourhoods. 16 to 2,000.
     pub ef_construction: u32,
     /// Candidates kept while searching, unless a request says otherwise. 10 to 10,000.
     pub ef: u32,
@@ -65,7 +66,7 @@ pub struct GraphSpec {
 
 impl Default for GraphSpec {
     fn default() -> Self {
-        Self { builder: GraphBuilder::default(), m: 16, ef_construction: 200, ef: 100, min_records: 8192 }
+        Self { builder: GraphBuilder::default(), m: 16, ef_construction: 200, ef: 64, min_records: 8192 }
     }
 }
 
@@ -216,12 +217,6 @@ impl IndexSpec {
                 "format",
                 "debezium is not supported by this version; allowed: auto, protobuf, json",
             );
-        }
-        if self.quantization != Quantization::None {
-            return unsupported("quantization", "sq8 is not supported by this version; allowed: none");
-        }
-        if self.graph.builder != GraphBuilder::HnswRs {
-            return unsupported("graph.builder", "bulk is not supported by this version; allowed: hnsw_rs");
         }
         Ok(())
     }

@@ -4,20 +4,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sluice_core::{Dimension, GraphBuilder, GraphSpec, Metric, Schema};
+use sluice_core::{Dimension, GraphBuilder, GraphSpec, Metric, Quantization, Schema};
 
 use crate::columns::write_column;
 use crate::format::{GraphMeta, Kind, MAX_ROWS, Meta, SegmentWriter, key_hash, key_slots};
-use crate::graph::{self, Graph};
+use crate::codes::{Codes, code_stride};
+use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY};
 use crate::row::Rows;
 use crate::score::inverse_norm;
 use crate::{BuildError, Cancelled};
 
 /// How a segment is built.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildOptions {
     pub graph: GraphSpec,
-    /// Decides the order in which rows enter the graph.
+    /// Whether a segment with a graph has codes to walk it by.
+    pub quantization: Quantization,
+    /// Decides what is left to chance: leaders, levels, the order in which rows enter.
     pub seed: u64,
 }
 
@@ -36,19 +39,34 @@ const CHECK_EVERY: usize = 1024;
 
 /// Bytes that a build of `rows` rows takes at its peak, beyond its inputs: to be charged before it starts.
 ///
-/// Without a graph that is the order of rows, the key index and the dictionaries. hnsw_rs takes about 700 bytes per
-/// point and 64 per edge, of which every point has up to 2 x m on level 0 in each of its lists.
+/// Without a graph that is the order of rows, the key index and the dictionaries. With one come the codes, twice
+/// while points are put in order, and then:
+/// - bulk: the slots of offers, projections, buckets (4 bytes for each of about 2 x ef_construction / 20 that a row
+///   joins), and lists of edges with their lengths, in both directions;
+/// - hnsw_rs: about 700 bytes per point and 64 per edge, of which every point has up to 2 x m on level 0 in each of
+///   its lists.
 pub fn build_memory(rows: u64, dimension: Dimension, graph: &GraphSpec) -> u64 {
     const FIXED: u64 = 2 << 20;
     const PER_ROW: u64 = 256;
+    /// Of a thread: a block of points as rows and as panels, tiles, lists.
+    const SCRATCH_ROWS: u64 = 2 * 2304;
     let flat = FIXED.saturating_add(rows.saturating_mul(PER_ROW));
     if rows < u64::from(graph.min_records) {
         return flat;
     }
-    let m = u64::from(graph.m);
-    let per_point = 700 + 2 * m * 64 + 3 * m * 4;
-    let per_search = u64::from(graph.ef_construction) * (m * 200 + dimension.get() as u64);
-    flat.saturating_add(rows.saturating_mul(per_point)).saturating_add(per_search)
+    let (m, ef) = (u64::from(graph.m), u64::from(graph.ef_construction));
+    let codes = code_stride(dimension.get()) as u64 + 24;
+    let (per_point, once) = match graph.builder {
+        GraphBuilder::HnswRs => {
+            (700 + 2 * m * 64 + 3 * m * 4 + codes, ef * (m * 200 + dimension.get() as u64))
+        }
+        GraphBuilder::Bulk => {
+            let buckets = 4 * 2 * (ef / 20).clamp(4, 16) * 2;
+            let lists = 2 * 2 * m * 8 + 2 * m * 12;
+            (2 * codes + SLOT_MEMORY as u64 + 64 + buckets + lists, SCRATCH_ROWS * (2 * codes + 512))
+        }
+    };
+    flat.saturating_add(rows.saturating_mul(per_point)).saturating_add(once)
 }
 
 pub(crate) fn check_cancelled(cancelled: &AtomicBool) -> Result<(), Cancelled> {
@@ -60,6 +78,7 @@ pub(crate) fn build(
     rows: &impl Rows,
     schema: &Schema,
     options: &BuildOptions,
+    known: Option<Known<'_>>,
     path: &Path,
     cancelled: &AtomicBool,
 ) -> Result<Built, BuildError> {
@@ -69,14 +88,13 @@ pub(crate) fn build(
     if rows.len() > MAX_ROWS {
         return Err(BuildError::TooLarge { what: "rows", got: rows.len() as u64, max: MAX_ROWS as u64 });
     }
-    if options.graph.builder != GraphBuilder::HnswRs {
-        return Err(BuildError::Builder);
-    }
-    let graph = match rows.len() >= options.graph.min_records as usize {
-        true => Some(graph::build(rows, schema.metric, options, cancelled)?),
+    let made = match rows.len() >= options.graph.min_records as usize {
+        true => {
+            Some(graph::build(rows, schema.dimension.get(), schema.metric, options, known, cancelled)?)
+        }
         false => None,
     };
-    let written = write(rows, schema, options, graph.as_ref(), path, cancelled);
+    let written = write(rows, schema, options, made, path, cancelled);
     if written.is_err()
         && let Err(error) = fs::remove_file(path)
         && error.kind() != std::io::ErrorKind::NotFound
@@ -91,17 +109,20 @@ fn write(
     rows: &impl Rows,
     schema: &Schema,
     options: &BuildOptions,
-    graph: Option<&Graph>,
+    made: Option<Made>,
     path: &Path,
     cancelled: &AtomicBool,
 ) -> Result<(u64, blake3::Hash), BuildError> {
     let mut file = SegmentWriter::create(path)?;
+    let (graph, codes) = made.map_or((None, None), |made| (Some(made.graph), made.codes));
+    let codes = codes.filter(|_| options.quantization == Quantization::Sq8);
     let meta = Meta {
         rows: rows.len() as u32,
         dimension: schema.dimension,
         metric: schema.metric,
         fields: schema.fields.clone(),
-        graph: graph.map(|g| graph_meta(g, options)),
+        graph: graph.as_ref().map(|g| graph_meta(g, options)),
+        quantization: if codes.is_some() { Quantization::Sq8 } else { Quantization::None },
         writer: concat!("sluice-segment ", env!("CARGO_PKG_VERSION")).into(),
     };
     file.begin(Kind::Meta, 0)?;
@@ -112,8 +133,11 @@ fn write(
         rows.row(at).metadata
     })?;
     write_columns(&mut file, rows, schema, cancelled)?;
-    if let Some(graph) = graph {
+    if let Some(graph) = &graph {
         write_graph(&mut file, graph)?;
+    }
+    if let Some(codes) = &codes {
+        write_codes(&mut file, codes, schema.metric)?;
     }
     check_cancelled(cancelled)?;
     Ok(file.finish()?)
@@ -229,4 +253,17 @@ fn write_graph(file: &mut SegmentWriter, graph: &Graph) -> Result<(), BuildError
         file.values(&level.neighbours)?;
     }
     Ok(())
+}
+
+fn write_codes(file: &mut SegmentWriter, codes: &Codes, metric: Metric) -> Result<(), BuildError> {
+    file.begin(Kind::Codes, 0)?;
+    file.values(codes.bytes())?;
+    file.begin(Kind::CodeScales, 0)?;
+    file.values(&codes.scales)?;
+    if metric == Metric::L2 {
+        file.begin(Kind::CodeNorms, 0)?;
+        file.values(&codes.norms)?;
+    }
+    file.begin(Kind::CodeMeans, 0)?;
+    Ok(file.values(&codes.means)?)
 }

@@ -48,8 +48,6 @@ pub enum BuildError {
     Schema { input: usize },
     #[error("two live records have offset {offset}")]
     SameOffset { offset: Offset },
-    #[error("this version builds graphs with hnsw_rs only")]
-    Builder,
 }
 
 impl BuildError {
@@ -57,7 +55,7 @@ impl BuildError {
         match self {
             Self::Io(_) => ErrorKind::Unavailable,
             Self::Cancelled(e) => e.kind(),
-            Self::Empty | Self::TooLarge { .. } | Self::Builder => ErrorKind::Invalid,
+            Self::Empty | Self::TooLarge { .. } => ErrorKind::Invalid,
             Self::Schema { .. } => ErrorKind::Conflict,
             Self::SameOffset { .. } => ErrorKind::Corrupt,
         }

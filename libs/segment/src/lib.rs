@@ -13,6 +13,7 @@
 compile_error!("segments are mapped as they stand on disk, which is little-endian");
 
 mod build;
+mod codes;
 mod columns;
 mod error;
 mod filter;

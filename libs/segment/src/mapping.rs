@@ -15,6 +15,13 @@ use memmap2::{Advice, Mmap};
 #[repr(C, align(64))]
 pub(crate) struct Unit([u8; 64]);
 
+impl Unit {
+    /// 64 times `byte`.
+    pub(crate) fn filled(byte: u8) -> Self {
+        Self([byte; 64])
+    }
+}
+
 // SAFETY: 64 bytes without padding, and zeros are a value of it.
 unsafe impl Zeroable for Unit {}
 // SAFETY: as above, and any 64 bytes are a value of it.

@@ -7,6 +7,8 @@ use roaring::RoaringBitmap;
 use sluice_core::{Offset, Schema};
 
 use crate::build::{build, check_cancelled};
+use crate::format::NO_ROW;
+use crate::graph::Known;
 use crate::row::{Rows, ValueRef};
 use crate::{BuildError, BuildOptions, Built, RowRef, Segment};
 
@@ -43,7 +45,50 @@ pub fn merge(
     if let Some(pair) = order.windows(2).find(|pair| pair[0].offset == pair[1].offset) {
         return Err(BuildError::SameOffset { offset: pair[0].offset });
     }
-    build(&MergedRows { inputs, order }, schema, options, path, cancelled)
+    let edges = Edges::of(inputs, &order);
+    let known = |row: u32, out: &mut Vec<u32>| edges.append(row, out);
+    let known: Option<Known<'_>> = if edges.are_worthwhile() { Some(&known) } else { None };
+    build(&MergedRows { inputs, order: &order }, schema, options, known, path, cancelled)
+}
+
+/// Edges of the inputs' graphs, between the rows of the merged segment.
+struct Edges<'a> {
+    inputs: &'a [(&'a Segment, &'a RoaringBitmap)],
+    order: &'a [Place],
+    /// For each input the new row of each of its rows, or `NO_ROW`.
+    places: Vec<Vec<u32>>,
+}
+
+impl<'a> Edges<'a> {
+    fn of(inputs: &'a [(&'a Segment, &'a RoaringBitmap)], order: &'a [Place]) -> Self {
+        let mut places: Vec<_> = inputs.iter().map(|(s, _)| vec![NO_ROW; s.len() as usize]).collect();
+        for (place, row) in order.iter().zip(0..) {
+            places[place.input as usize][place.row as usize] = row;
+        }
+        Self { inputs, order, places }
+    }
+
+    /// Whether so many rows have edges that a graph can be built mostly of them.
+    fn are_worthwhile(&self) -> bool {
+        let linked = self.order.iter().filter(|place| self.inputs[place.input as usize].0.has_graph());
+        linked.count() * 4 >= self.order.len() * 3
+    }
+
+    /// Appends the neighbours of a row; in the place of one that is gone come its own neighbours.
+    fn append(&self, row: u32, out: &mut Vec<u32>) {
+        let Place { input, row, .. } = self.order[row as usize];
+        let (segment, places) = (self.inputs[input as usize].0, &self.places[input as usize]);
+        for neighbour in segment.neighbours(row) {
+            match places[neighbour as usize] {
+                NO_ROW => out.extend(
+                    segment.neighbours(neighbour).map(|n| places[n as usize]).filter(|place| *place != NO_ROW),
+                ),
+                place => out.push(place),
+            }
+        }
+        out.sort_unstable();
+        out.dedup();
+    }
 }
 
 /// Whether no other input holds a newer version of the row's key; of two equal versions the first input's counts.
@@ -66,7 +111,7 @@ struct Place {
 
 struct MergedRows<'a> {
     inputs: &'a [(&'a Segment, &'a RoaringBitmap)],
-    order: Vec<Place>,
+    order: &'a [Place],
 }
 
 impl Rows for MergedRows<'_> {

@@ -3,9 +3,12 @@
 use std::collections::BinaryHeap;
 
 use crate::Hit;
+use crate::format::MAX_ROWS;
 use crate::score::Scorer;
 
 /// A row and its distance to the query in one integer: the nearer is the smaller, equal distances order by row.
+///
+/// From above: 32 bits of distance, 31 bits of row, one bit that is a mark for whoever keeps a list of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Near(u64);
 
@@ -15,11 +18,33 @@ impl Near {
         // adding zero makes -0.0 and 0.0 one value
         let bits = (distance + 0.0).to_bits();
         let ordered = if bits >> 31 == 1 { !bits } else { bits | 0x8000_0000 };
-        Self(u64::from(ordered) << 32 | u64::from(row))
+        debug_assert!(row as usize <= MAX_ROWS);
+        Self(u64::from(ordered) << 32 | u64::from(row) << 1)
     }
 
+    #[inline]
     pub(crate) fn row(self) -> u32 {
-        self.0 as u32
+        self.0 as u32 >> 1
+    }
+
+    #[inline]
+    pub(crate) fn marked(self) -> Self {
+        Self(self.0 | 1)
+    }
+
+    #[inline]
+    pub(crate) fn unmarked(self) -> Self {
+        Self(self.0 & !1)
+    }
+
+    #[inline]
+    pub(crate) fn is_marked(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    #[inline]
+    pub(crate) fn is_as_near_as(self, other: Self) -> bool {
+        self.0 >> 32 == other.0 >> 32
     }
 
     pub(crate) fn distance(self) -> f32 {
@@ -53,6 +78,11 @@ impl TopK {
         }
     }
 
+    /// The rows, best first.
+    pub(crate) fn into_sorted(self) -> Vec<Near> {
+        self.heap.into_sorted_vec()
+    }
+
     /// The hits within `bound`, best first.
     pub(crate) fn into_hits(self, scorer: &Scorer<'_>, bound: Option<f32>) -> Vec<Hit> {
         hits(self.heap.into_sorted_vec().into_iter(), scorer, bound)
@@ -76,11 +106,13 @@ mod tests {
     proptest! {
         #[test]
         fn near_orders_as_the_distances_and_keeps_them(
-            a in -1e30f32..1e30, b in -1e30f32..1e30, i in any::<u32>(), j in any::<u32>()
+            a in -1e30f32..1e30, b in -1e30f32..1e30, i in 0..MAX_ROWS as u32, j in 0..MAX_ROWS as u32
         ) {
             let (x, y) = (Near::new(a, i), Near::new(b, j));
             prop_assert_eq!(x.cmp(&y), a.total_cmp(&b).then(i.cmp(&j)));
             prop_assert_eq!((x.distance(), x.row()), (a, i));
+            let marked = x.marked();
+            prop_assert!(marked.is_marked() && !x.is_marked() && marked.row() == i && marked.unmarked() == x);
         }
     }
 

@@ -36,6 +36,11 @@ impl<'a> Scorer<'a> {
         Self { metric, kernel, query }
     }
 
+    /// What rows are compared with: normalised under cosine.
+    pub(crate) fn query(&self) -> &[f32] {
+        &self.query
+    }
+
     /// The rank distance of a row; `inverse_norm` is looked at under cosine only.
     #[inline]
     pub(crate) fn distance(&self, vector: &[f32], inverse_norm: f32) -> f32 {

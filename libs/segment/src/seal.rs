@@ -10,8 +10,8 @@ use crate::{BuildError, BuildOptions, Built, GrowingSet};
 /// Writes the live records of `set`, in offset order, to a segment at `path` and syncs it. Tombstones are not
 /// written: they act on older segments, which is the caller's business.
 ///
-/// The same records and seed give the same bytes where no graph is built, and where one is built on a rayon pool
-/// of a single thread. hnsw_rs links points as they come, so with more threads the edges depend on timing.
+/// The same records and seed give the same bytes, whatever the number of threads; but where the graph is built by
+/// hnsw_rs on more than one, since that links points as they come.
 ///
 /// # Errors
 /// When there is no live record, when the file cannot be written, or when `cancelled` was set; nothing is left
@@ -22,5 +22,5 @@ pub fn seal(
     path: &Path,
     cancelled: &AtomicBool,
 ) -> Result<Built, BuildError> {
-    build(&SetRows::new(set), set.schema(), options, path, cancelled)
+    build(&SetRows::new(set), set.schema(), options, None, path, cancelled)
 }

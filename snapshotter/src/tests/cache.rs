@@ -24,7 +24,7 @@ fn build(dir: &TempDir, name: &str, rows: u32) -> Built {
         let offset = Offset(row.into());
         set.apply(Record { key, offset, timestamp: Timestamp(0), op: Op::Upsert(document) });
     }
-    let options = BuildOptions { graph: GraphSpec::default(), seed: 1 };
+    let options = BuildOptions { seed: 1, ..BuildOptions::default() };
     seal(&set, &options, &dir.path().join(name), &false.into()).unwrap()
 }
 

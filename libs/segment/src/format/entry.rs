@@ -41,6 +41,17 @@ kinds! {
     DictionaryBytes = 19 "dictionary bytes",
     GraphLevel0 = 32 "graph level 0",
     GraphUpper = 33 "graph upper level",
+    Codes = 0x8001 "codes",
+    CodeScales = 0x8002 "code scales",
+    CodeNorms = 0x8003 "code norms",
+    CodeMeans = 0x8004 "code means",
+}
+
+impl Kind {
+    /// Whether there may be several sections of the kind.
+    fn has_parts(self) -> bool {
+        (Self::ColumnStarts..=Self::DictionaryBytes).contains(&self) || self == Self::GraphUpper
+    }
 }
 
 impl fmt::Display for Kind {
@@ -95,9 +106,7 @@ impl Entry {
     /// A name for messages: the kind, and the part where there are several.
     pub(crate) fn name(&self) -> String {
         match Kind::from_number(self.kind) {
-            Some(kind) if kind >= Kind::ColumnStarts && kind != Kind::GraphLevel0 => {
-                format!("{kind} {}", self.part)
-            }
+            Some(kind) if kind.has_parts() => format!("{kind} {}", self.part),
             Some(kind) => kind.to_string(),
             None => format!("section of kind {}", self.kind),
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sluice_core::{Dimension, FieldName, FieldType, GraphBuilder, Metric, Schema};
+use sluice_core::{Dimension, FieldName, FieldType, GraphBuilder, Metric, Quantization, Schema};
 
 /// Longest meta section that is read.
 pub(crate) const MAX_META: usize = 1 << 20;
@@ -18,8 +18,16 @@ pub(crate) struct Meta {
     /// Absent where the segment is scanned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) graph: Option<GraphMeta>,
+    /// Whether there are codes by which the graph is walked.
+    #[serde(default = "no_codes")]
+    pub(crate) quantization: Quantization,
     /// The program and version that wrote the file.
     pub(crate) writer: String,
+}
+
+/// A file that says nothing of codes has none.
+fn no_codes() -> Quantization {
+    Quantization::None
 }
 
 /// The shape of the graph and how it was made.

@@ -7,7 +7,7 @@
 //!   the trailer, 40 bytes, the last of the file.
 //! - Every byte of the file is covered: header, table, trailer and each section by a CRC-32, what lies between by
 //!   having to be zero. The layout is canonical: the table determines the length of the file.
-//! - Rows: 1 to 2^32 - 2, in strictly growing order of offset. A key stands once.
+//! - Rows: 1 to 2^31 - 1, in strictly growing order of offset. A key stands once.
 //! - `u32::MAX` is no row: it ends a list of neighbours. In the key index 0 is an empty slot, else row + 1.
 //! - A reader checks the length of the table before it looks at it, and allocates nothing in proportion to a number
 //!   that it has not compared with the length of the file.
@@ -37,6 +37,13 @@
 //! 19 DictionaryBytes   field   UTF-8, words strictly growing by their bytes
 //! 32 GraphLevel0       0       u32[rows][stride0]: neighbours, then u32::MAX
 //! 33 GraphUpper        level   for level 1, 2, ..: rows u32[n] growing, below u32[n], neighbours u32[n][stride]
+//!
+//! optional, and there when the meta section says `quantization: sq8`:
+//! Codes                0       u8[rows][dimension, padded to 64]: 128 + round((x - mean) / scale of the row), where x
+//!                              is the vector, normalised under cosine; padding is 128
+//! CodeScales           0       f32[rows]
+//! CodeNorms            0       f32[rows]: squared length of what the code stands for; l2 only
+//! CodeMeans            0       f32[dimension]
 //! ```
 //! `field` is the field's place in the order of names. On upper levels neighbours are places in the same level, and
 //! `below` is a node's place in the level under it (its row, on level 1).
@@ -71,7 +78,7 @@ pub(crate) const MAX_SECTIONS: usize = 1024;
 pub(crate) const NO_ROW: u32 = u32::MAX;
 
 /// Most rows of a segment.
-pub(crate) const MAX_ROWS: usize = (u32::MAX - 1) as usize;
+pub(crate) const MAX_ROWS: usize = i32::MAX as usize;
 
 pub(crate) const ALIGN: usize = 64;
 pub(crate) const HEADER: usize = 64;

@@ -1,12 +1,27 @@
 //! The graph of a segment: flat arrays of neighbours, level by level.
 
-mod build;
+mod bulk;
+mod code_space;
+mod equals;
+mod full_space;
+mod hnsw;
 mod repair;
 mod space;
 mod walk;
 
-pub(crate) use build::build;
-pub(crate) use walk::{Links, Scratch, Target, Walked, beam, descend};
+use std::sync::atomic::AtomicBool;
+
+use sluice_core::{GraphBuilder, Metric};
+
+use crate::codes::Codes;
+use crate::row::Rows;
+use crate::{BuildOptions, Cancelled};
+pub(crate) use bulk::{Known, SLOT_MEMORY};
+use code_space::CodeSpace;
+use equals::Equals;
+use full_space::FullSpace;
+use space::{Space, mixed};
+pub(crate) use walk::{Links, Scratch, Target, Walked, beam, descend, pool};
 
 /// A graph as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,4 +49,224 @@ pub(crate) struct Level {
     pub(crate) below: Vec<u32>,
     /// `stride` neighbours per node, as places in this level, filled up with `NO_ROW`.
     pub(crate) neighbours: Vec<u32>,
+}
+
+/// Places kept free in every list, for edges that repairs and rings of equal vectors add.
+const SPARE: usize = 2;
+
+/// A graph, and the codes by which it may be walked.
+pub(crate) struct Made {
+    pub(crate) graph: Graph,
+    /// Absent where codes do not tell rows apart.
+    pub(crate) codes: Option<Codes>,
+}
+
+/// Builds the graph of `rows`, on the rayon pool that it is called in. `known` gives edges that are there already.
+///
+/// # Errors
+/// When `cancelled` was set.
+pub(crate) fn build(
+    rows: &impl Rows,
+    dimension: usize,
+    metric: Metric,
+    options: &BuildOptions,
+    known: Option<Known<'_>>,
+    cancelled: &AtomicBool,
+) -> Result<Made, Cancelled> {
+    let full = FullSpace::new(rows, metric);
+    let equals = Equals::find(&full);
+    let firsts = equals.firsts();
+    let codes = Codes::of(rows, dimension, metric);
+    let codes = tell_apart(&full, &CodeSpace::new(&codes, full.extras()), &firsts).then_some(codes);
+    let spec = &options.graph;
+    let mut graph = match (spec.builder, &codes) {
+        (GraphBuilder::HnswRs, _) => hnsw::build(&full, &shuffled(&firsts, options.seed), spec, cancelled)?,
+        (GraphBuilder::Bulk, Some(codes)) => {
+            let space = CodeSpace::new(codes, full.extras());
+            bulk_of(space, &firsts, options, known, cancelled)?
+        }
+        (GraphBuilder::Bulk, None) => bulk_of(full.clone(), &firsts, options, known, cancelled)?,
+    };
+    graph.seeds = full.seeds().to_vec();
+    equals.string(&mut graph);
+    repair::every_level(&mut graph, &full, cancelled)?;
+    Ok(Made { graph, codes })
+}
+
+/// The bulk graph of some rows, as a graph of all rows.
+fn bulk_of<S: Space>(
+    space: S,
+    firsts: &[u32],
+    options: &BuildOptions,
+    known: Option<Known<'_>>,
+    cancelled: &AtomicBool,
+) -> Result<Graph, Cancelled> {
+    let rows = space.len();
+    if firsts.len() == rows {
+        return bulk::build(space, &options.graph, options.seed, known, cancelled);
+    }
+    // edges that are known name rows; those of rows that do not enter are of no use
+    let known = known.map(|known| {
+        move |point: u32, out: &mut Vec<u32>| {
+            known(firsts[point as usize], out);
+            let mut kept = 0;
+            for at in 0..out.len() {
+                if let Ok(point) = firsts.binary_search(&out[at]) {
+                    out[kept] = point as u32;
+                    kept += 1;
+                }
+            }
+            out.truncate(kept);
+        }
+    });
+    let known: Option<Known<'_>> = known.as_ref().map(|k| k as Known<'_>);
+    let part = bulk::build(space.reordered(firsts), &options.graph, options.seed, known, cancelled)?;
+    let mut level0 = vec![crate::format::NO_ROW; rows * part.stride0];
+    for (list, row) in part.level0.chunks_exact(part.stride0).zip(firsts) {
+        let places = level0[*row as usize * part.stride0..].iter_mut();
+        let there = list.iter().take_while(|n| **n != crate::format::NO_ROW);
+        places.zip(there).for_each(|(place, point)| *place = firsts[*point as usize]);
+    }
+    let mut upper = part.upper;
+    for level in &mut upper {
+        level.rows.iter_mut().for_each(|row| *row = firsts[*row as usize]);
+    }
+    if let Some(first) = upper.first_mut() {
+        first.below.clone_from(&first.rows);
+    }
+    let entry = if upper.is_empty() { firsts.get(part.entry as usize).copied().unwrap_or(0) } else { part.entry };
+    Ok(Graph { level0, upper, entry, ..part })
+}
+
+/// The rows in an order that `seed` decides.
+fn shuffled(rows: &[u32], seed: u64) -> Vec<u32> {
+    let mut order: Vec<(u64, u32)> = rows.iter().map(|row| (mixed(seed ^ u64::from(*row)), *row)).collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Whether the nearest of `rows`, which are distinct, stand among the nearest by code: not so where tight groups lie
+/// far apart, since a step of the code is then wider than a group. Looked at on a sample, which is easier than all.
+fn tell_apart(full: &FullSpace<'_>, coded: &CodeSpace<'_>, rows: &[u32]) -> bool {
+    const ROWS: usize = 4096;
+    const QUERIES: usize = 48;
+    const WANTED: usize = 10;
+    const AMONG: usize = 30;
+    let sample: Vec<u32> = rows.iter().step_by(rows.len().div_ceil(ROWS).max(1)).copied().collect();
+    let (mut found, mut all) = (0, 0);
+    let (mut exact, mut rough) = (Vec::new(), Vec::new());
+    for query in sample.iter().step_by(sample.len().div_ceil(QUERIES).max(1)) {
+        exact.clear();
+        rough.clear();
+        full.distances(*query, &sample, &mut exact);
+        coded.distances(*query, &sample, &mut rough);
+        let mut sorted = rough.clone();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let mut order: Vec<usize> = (0..sample.len()).collect();
+        order.sort_unstable_by(|a, b| exact[*a].total_cmp(&exact[*b]).then(rough[*b].total_cmp(&rough[*a])));
+        for row in order.into_iter().take(WANTED) {
+            // all that are as near by code come before it, for all a walk knows
+            let before = sorted.partition_point(|distance| *distance <= rough[row]);
+            found += usize::from(before <= AMONG);
+            all += 1;
+        }
+    }
+    found * 10 >= all * 9
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use sluice_core::{GraphBuilder, GraphSpec, Offset, Timestamp};
+
+    use super::*;
+    use crate::RowRef;
+    use crate::format::NO_ROW;
+    use crate::row::ValueRef;
+
+    struct Vectors(Vec<Vec<f32>>);
+
+    impl Rows for Vectors {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn row(&self, at: usize) -> RowRef<'_> {
+            let offset = Offset(at as u64);
+            RowRef { key: "", offset, timestamp: Timestamp(0), vector: &self.0[at], metadata: "{}" }
+        }
+
+        fn values<'a>(&'a self, _: usize, _: usize, _: &mut dyn FnMut(ValueRef<'a>)) {}
+    }
+
+    const BUILDERS: [GraphBuilder; 2] = [GraphBuilder::HnswRs, GraphBuilder::Bulk];
+
+    fn built(builder: GraphBuilder, vectors: Vec<Vec<f32>>, metric: Metric, m: u32) -> Graph {
+        let graph = GraphSpec { builder, m, ef_construction: 40, ..GraphSpec::default() };
+        let options = BuildOptions { graph, seed: 3, ..BuildOptions::default() };
+        let dimension = vectors[0].len();
+        build(&Vectors(vectors), dimension, metric, &options, None, &AtomicBool::new(false)).unwrap().graph
+    }
+
+    /// What can be reached from `from` by edges `(a, b)`.
+    fn reach(edges: &[(u32, u32)], from: u32, nodes: usize) -> BTreeSet<u32> {
+        let mut next = vec![Vec::new(); nodes];
+        edges.iter().for_each(|(a, b)| next[*a as usize].push(*b));
+        let (mut seen, mut open) = (BTreeSet::from([from]), vec![from]);
+        while let Some(node) = open.pop() {
+            open.extend(next[node as usize].iter().copied().filter(|n| seen.insert(*n)));
+        }
+        seen
+    }
+
+    fn assert_one_piece(neighbours: &[u32], stride: usize, entry: u32) {
+        let lists = neighbours.chunks(stride).zip(0u32..);
+        let edges: Vec<(u32, u32)> =
+            lists.flat_map(|(list, a)| list.iter().filter(|n| **n != NO_ROW).map(move |b| (a, *b))).collect();
+        let nodes = neighbours.len() / stride;
+        assert_eq!(reach(&edges, entry, nodes).len(), nodes, "from the entry point");
+        let back: Vec<(u32, u32)> = edges.into_iter().map(|(a, b)| (b, a)).collect();
+        assert_eq!(reach(&back, entry, nodes).len(), nodes, "to the entry point");
+    }
+
+    /// Tight groups far apart, with many equal and nearly equal vectors.
+    fn groups(n: usize) -> Vec<Vec<f32>> {
+        let value = |i: usize| ((i.wrapping_mul(2_654_435_761)) >> 7) % 1000;
+        (0..n)
+            .map(|i| {
+                let group = (i % 9) as f32 * 50.0 + 1.0;
+                let noise = if i % 4 == 0 { 0.0 } else { value(i) as f32 * 1e-5 };
+                vec![group, group * 0.5 + noise, noise, 1.0 - noise]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_row_is_reached_from_the_entry_point_and_leads_back_to_it() {
+        for builder in BUILDERS {
+            for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+                for (n, m) in [(1, 4), (2, 4), (40, 4), (1500, 4), (1500, 16)] {
+                    let graph = built(builder, groups(n), metric, m);
+                    assert_eq!(graph.level0.len(), n * graph.stride0);
+                    let mut entry = graph.entry;
+                    for level in graph.upper.iter().rev() {
+                        assert_one_piece(&level.neighbours, graph.stride, entry);
+                        entry = level.below[entry as usize];
+                    }
+                    assert_one_piece(&graph.level0, graph.stride0, entry);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equal_vectors_are_strung_on_one_ring() {
+        for builder in BUILDERS {
+            let graph = built(builder, vec![vec![1.0, 2.0]; 300], Metric::L2, 4);
+            let edges = |list: &[u32]| list.iter().filter(|n| **n != NO_ROW).count();
+            assert!(graph.level0.chunks(graph.stride0).all(|list| edges(list) <= 2));
+            assert_one_piece(&graph.level0, graph.stride0, 0);
+        }
+    }
 }

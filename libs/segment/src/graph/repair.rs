@@ -5,9 +5,13 @@
 //! one that has room; where none has, it is put in between a node and its farthest neighbour, which stays reachable
 //! through it.
 
-use super::space::Space;
+use std::sync::atomic::AtomicBool;
+
+use super::full_space::FullSpace;
+use super::Graph;
 use super::walk::{Links, Scratch, Target, beam};
 use crate::Cancelled;
+use crate::build::check_cancelled;
 use crate::format::NO_ROW;
 
 /// Reached nodes that are asked for room.
@@ -20,20 +24,20 @@ pub(super) struct Level<'a> {
     pub(super) entry: u32,
     /// The rows of its nodes; level 0 has none here, its nodes are the rows.
     pub(super) rows: Option<&'a [u32]>,
-    pub(super) space: &'a Space<'a>,
+    pub(super) space: &'a FullSpace<'a>,
 }
 
 /// The way to one node.
 struct ToNode<'a> {
     node: u32,
     rows: Option<&'a [u32]>,
-    space: &'a Space<'a>,
+    space: &'a FullSpace<'a>,
 }
 
 impl Target for ToNode<'_> {
-    fn distance(&self, node: u32) -> f32 {
+    fn distances(&self, nodes: &[u32], out: &mut Vec<f32>) {
         let row = |node: u32| self.rows.map_or(node, |rows| rows[node as usize]);
-        self.space.distance(row(self.node), row(node))
+        out.extend(nodes.iter().map(|node| self.space.distance(row(self.node), row(*node))));
     }
 }
 
@@ -116,20 +120,44 @@ impl Level<'_> {
                 continue;
             }
             let nearest = self.nearest(node, scratch)?;
-            let mut ways = nearest.into_iter().filter(|to| returns[*to as usize]).chain([self.entry]);
-            if let Some(to) = ways.next()
-                && !self.push(node, to)
-            {
-                // the neighbour that gives way stays reachable through a node with room for it
+            let ways: Vec<u32> =
+                nearest.into_iter().filter(|to| returns[*to as usize]).chain([self.entry]).collect();
+            if !self.push(node, ways[0]) {
+                // the neighbour that gives way stays reachable, through a node with room for it
                 let last = self.list(node).last().copied().unwrap_or(NO_ROW);
-                if let Some(to) = [to].into_iter().chain(ways).find(|to| self.push(*to, last)) {
-                    self.replace_last(node, to);
+                let mut holders = ways.iter().copied().chain(0..self.nodes() as u32);
+                if holders.any(|holder| holder != last && self.push(holder, last)) {
+                    self.replace_last(node, ways[0]);
                 }
             }
             reverse.spread(node, &mut returns);
         }
         Ok(())
     }
+}
+
+/// Makes every level one piece.
+pub(super) fn every_level(
+    graph: &mut Graph,
+    space: &FullSpace<'_>,
+    cancelled: &AtomicBool,
+) -> Result<(), Cancelled> {
+    let mut scratch = Scratch::default();
+    let mut entry = graph.entry;
+    for super::Level { rows, below, neighbours } in graph.upper.iter_mut().rev() {
+        let mut level =
+            Level { neighbours, stride: graph.stride, entry, rows: Some(rows.as_slice()), space };
+        level.reach_all(&mut scratch)?;
+        level.return_all(&mut scratch)?;
+        entry = below[entry as usize];
+        check_cancelled(cancelled)?;
+    }
+    let mut level =
+        Level { neighbours: &mut graph.level0, stride: graph.stride0, entry, rows: None, space };
+    level.reach_all(&mut scratch)?;
+    check_cancelled(cancelled)?;
+    level.return_all(&mut scratch)?;
+    Ok(())
 }
 
 /// The edges of a level turned round.

@@ -1,104 +1,89 @@
-//! The space in which a graph is built: distances between rows, finite and never negative, whatever the metric.
-//!
-//! hnsw_rs panics on a distance that is negative or not a number, and copies what it is given. It is therefore
-//! given row numbers only, and asks this space for distances, which clamps them.
+//! Spaces in which graphs are built: rows as points between which there are distances, finite and never negative.
 
-use hnsw_rs::anndists::dist::Distance;
-use sluice_core::Metric;
+use crate::kernels::codes::{TILE, TileOut};
 
-use crate::kernels::kernels;
-use crate::row::Rows;
-use crate::score::inverse_norm;
+/// Directions on which points are projected, to tell candidates apart by where they lie.
+pub(crate) const DIRECTIONS: usize = 16;
 
-/// Rows of the largest norms from which every walk under dot starts as well.
-const SEEDS: usize = 64;
+/// Where a point lies along each direction.
+pub(crate) type Projection = [f32; DIRECTIONS];
 
-/// Rows as points between which there are distances.
-pub(crate) struct Space<'a> {
-    vectors: Vec<&'a [f32]>,
-    kernel: fn(&[f32], &[f32]) -> f32,
-    geometry: Geometry,
-    seeds: Vec<u32>,
+/// Points by number. Distances are the same both ways, finite, not negative, and the same on every call.
+pub(crate) trait Space: Sync + Sized {
+    /// Points copied together for dense work.
+    type Block: Default + Send + Sync;
+
+    fn len(&self) -> usize;
+
+    /// Appends the distances of `from` to each of `to`.
+    fn distances(&self, from: u32, to: &[u32], out: &mut Vec<f32>);
+
+    /// Where each point lies along [`DIRECTIONS`] directions that `seed` decides.
+    fn projections(&self, seed: u64) -> Vec<Projection>;
+
+    /// Copies `points` together, in the place of what `block` held.
+    fn gather(&self, points: &[u32], block: &mut Self::Block);
+
+    /// The distances of points `TILE * i ..` of `rows` to points `TILE * j ..` of `columns`; what lies beyond the
+    /// end of a block is of no meaning.
+    fn tile(&self, rows: (&Self::Block, usize), columns: (&Self::Block, usize), bounds: Bounds<'_>, out: &mut TileOut);
+
+    /// The same points, number `i` being what was `order[i]`.
+    fn reordered(&self, order: &[u32]) -> Self;
 }
 
-enum Geometry {
-    /// One minus the cosine, half the squared distance of the normalised vectors.
-    Cosine {
-        inverse_norms: Vec<f32>,
-    },
-    /// Squared distance after one more component was added to each vector, so that all are as long as the longest.
-    /// The nearest to a query, extended by 0, are then those with the largest dot product. The component is kept in
-    /// f64, since those of vectors much shorter than the longest differ in their last digits only. The few longest
-    /// vectors of all get 0 and do not count as the longest: one outlier would else make all others look alike, and
-    /// itself equally far from all. Walks start from them, so that they are found all the same.
-    Dot {
-        components: Vec<f64>,
-    },
-    L2,
+/// Distances below which a pair is wanted, by row and by column of a tile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds<'a> {
+    pub(crate) rows: &'a [f32; TILE],
+    pub(crate) columns: &'a [f32; TILE],
 }
 
-impl<'a> Space<'a> {
-    pub(crate) fn new(rows: &'a impl Rows, metric: Metric) -> Self {
-        let vectors: Vec<&[f32]> = (0..rows.len()).map(|at| rows.row(at).vector).collect();
-        let mut seeds = Vec::new();
-        let (kernel, geometry) = match metric {
-            Metric::Cosine => {
-                let inverse_norms = vectors.iter().map(|v| inverse_norm(v)).collect();
-                (kernels().dot, Geometry::Cosine { inverse_norms })
-            }
-            Metric::Dot => {
-                let squared = |v: &&[f32]| v.iter().map(|c| f64::from(*c) * f64::from(*c)).sum::<f64>();
-                let lengths: Vec<f64> = vectors.iter().map(squared).collect();
-                let mut order: Vec<u32> = (0..rows.len() as u32).collect();
-                order.sort_by(|a, b| lengths[*b as usize].total_cmp(&lengths[*a as usize]));
-                let longest = order.get(SEEDS).map_or(0.0, |row| lengths[*row as usize]);
-                order.truncate(SEEDS);
-                seeds = order;
-                let components = lengths.iter().map(|l| (longest - l).max(0.0).sqrt()).collect();
-                (kernels().l2, Geometry::Dot { components })
-            }
-            Metric::L2 => (kernels().l2, Geometry::L2),
-        };
-        Self { vectors, kernel, geometry, seeds }
-    }
+/// splitmix64: numbers without order from a seed.
+pub(crate) fn mixed(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
 
-    pub(crate) fn len(&self) -> usize {
-        self.vectors.len()
-    }
+/// Some points of a space, by their places in a list.
+pub(crate) struct Part<'a, S> {
+    pub(crate) space: &'a S,
+    pub(crate) points: std::borrow::Cow<'a, [u32]>,
+}
 
-    /// Rows from which every walk starts, beside the one that the upper levels lead to.
-    pub(crate) fn seeds(&self) -> &[u32] {
-        &self.seeds
-    }
-
-    pub(crate) fn vector(&self, row: u32) -> &'a [f32] {
-        self.vectors[row as usize]
-    }
-
-    /// The distance of two rows: 0 to the largest `f32`.
-    #[inline]
-    pub(crate) fn distance(&self, a: u32, b: u32) -> f32 {
-        let (a, b) = (a as usize, b as usize);
-        let raw = (self.kernel)(self.vectors[a], self.vectors[b]);
-        let distance = match &self.geometry {
-            Geometry::Cosine { inverse_norms } => 1.0 - raw * inverse_norms[a] * inverse_norms[b],
-            Geometry::Dot { components } => {
-                let apart = components[a] - components[b];
-                raw + (apart * apart) as f32
-            }
-            Geometry::L2 => raw,
-        };
-        #[expect(clippy::manual_clamp, reason = "this one also turns what is not a number into 0")]
-        let distance = distance.max(0.0).min(f32::MAX);
-        distance
+impl<S: Space> Part<'_, S> {
+    fn inner(&self, points: &[u32]) -> Vec<u32> {
+        points.iter().map(|p| self.points[*p as usize]).collect()
     }
 }
 
-/// Row numbers as the points of hnsw_rs.
-pub(super) struct RowDistance<'a>(pub(super) &'a Space<'a>);
+impl<S: Space> Space for Part<'_, S> {
+    type Block = S::Block;
 
-impl Distance<u32> for RowDistance<'_> {
-    fn eval(&self, a: &[u32], b: &[u32]) -> f32 {
-        self.0.distance(a[0], b[0])
+    fn len(&self) -> usize {
+        self.points.len()
+    }
+
+    fn distances(&self, from: u32, to: &[u32], out: &mut Vec<f32>) {
+        self.space.distances(self.points[from as usize], &self.inner(to), out);
+    }
+
+    fn projections(&self, seed: u64) -> Vec<Projection> {
+        let all = self.space.projections(seed);
+        self.points.iter().map(|p| all[*p as usize]).collect()
+    }
+
+    fn gather(&self, points: &[u32], block: &mut Self::Block) {
+        self.space.gather(&self.inner(points), block);
+    }
+
+    fn tile(&self, rows: (&Self::Block, usize), columns: (&Self::Block, usize), bounds: Bounds<'_>, out: &mut TileOut) {
+        self.space.tile(rows, columns, bounds, out);
+    }
+
+    fn reordered(&self, order: &[u32]) -> Self {
+        Self { space: self.space, points: self.inner(order).into() }
     }
 }

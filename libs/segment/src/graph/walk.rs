@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 
 use crate::Cancelled;
 use crate::format::NO_ROW;
+use crate::kernels::prefetch;
 use crate::near::Near;
 
 /// One level: a fixed number of neighbours per node, filled up with `NO_ROW`.
@@ -17,17 +18,27 @@ pub(crate) struct Links<'a> {
 impl<'a> Links<'a> {
     #[inline]
     pub(crate) fn of(&self, node: u32) -> impl Iterator<Item = u32> + use<'a> {
-        let list = &self.neighbours[node as usize * self.stride..][..self.stride];
-        list.iter().copied().take_while(|n| *n != NO_ROW)
+        self.list(node).iter().copied().take_while(|n| *n != NO_ROW)
+    }
+
+    /// The neighbours of `node`, and what fills the list up.
+    #[inline]
+    pub(crate) fn list(&self, node: u32) -> &'a [u32] {
+        &self.neighbours[node as usize * self.stride..][..self.stride]
     }
 }
 
 /// What a walk needs to know of its query.
 pub(crate) trait Target {
-    fn distance(&self, node: u32) -> f32;
+    /// Appends the distance of each of `nodes`.
+    fn distances(&self, nodes: &[u32], out: &mut Vec<f32>);
 
-    /// Asks the processor to fetch what `distance` will read.
-    fn prefetch(&self, _node: u32) {}
+    /// The distance of one node.
+    fn distance(&self, node: u32) -> f32 {
+        let mut out = Vec::with_capacity(1);
+        self.distances(&[node], &mut out);
+        out.first().copied().unwrap_or(f32::INFINITY)
+    }
 
     /// Whether a node may stand in the answer. Others are walked over all the same.
     fn admits(&self, _node: u32) -> bool {
@@ -39,7 +50,7 @@ pub(crate) trait Target {
     }
 }
 
-/// Memory of walks, kept from one to the next.
+/// Memory of walks, kept from one to the next: a walk allocates nothing once it has grown.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// The walk in which a node was last seen.
@@ -48,7 +59,9 @@ pub(crate) struct Scratch {
     candidates: BinaryHeap<Reverse<Near>>,
     best: BinaryHeap<Near>,
     batch: Vec<u32>,
-    sorted: Vec<Near>,
+    distances: Vec<f32>,
+    /// What the last walk found, best first, once it is done.
+    found: Vec<Near>,
 }
 
 impl Scratch {
@@ -63,38 +76,41 @@ impl Scratch {
         }
         self.candidates.clear();
         self.best.clear();
+        self.found.clear();
     }
 
-    /// Whether `node` is seen for the first time in this walk.
+    /// Puts those of `nodes` that were not seen in this walk, with their distances, into the batch.
     #[inline]
-    fn first_sight(&mut self, node: u32) -> bool {
-        let seen = &mut self.seen[node as usize];
-        let first = *seen != self.walk;
-        *seen = self.walk;
-        first
+    fn visit(&mut self, nodes: impl Iterator<Item = u32>, target: &impl Target) {
+        self.batch.clear();
+        self.distances.clear();
+        for node in nodes {
+            let seen = &mut self.seen[node as usize];
+            if *seen != self.walk {
+                *seen = self.walk;
+                self.batch.push(node);
+            }
+        }
+        target.distances(&self.batch, &mut self.distances);
     }
 
     /// What the last walk found, best first.
-    pub(crate) fn found(&mut self) -> &[Near] {
-        self.sorted.clear();
-        self.sorted.extend(self.best.drain());
-        self.sorted.sort_unstable();
-        &self.sorted
-    }
-
-    /// How many nodes the last walk found.
-    pub(crate) fn found_len(&self) -> usize {
-        self.best.len()
+    pub(crate) fn found(&self) -> &[Near] {
+        &self.found
     }
 }
 
 /// Walks to the nearest node that can be reached by always going on to a nearer neighbour.
-pub(crate) fn descend(links: Links<'_>, from: u32, target: &impl Target) -> u32 {
+pub(crate) fn descend(links: Links<'_>, from: u32, target: &impl Target, scratch: &mut Scratch) -> u32 {
     let mut at = Near::new(target.distance(from), from);
     loop {
         let before = at;
-        for node in links.of(before.row()) {
-            at = at.min(Near::new(target.distance(node), node));
+        scratch.batch.clear();
+        scratch.distances.clear();
+        scratch.batch.extend(links.of(before.row()));
+        target.distances(&scratch.batch, &mut scratch.distances);
+        for (node, distance) in scratch.batch.iter().zip(&scratch.distances) {
+            at = at.min(Near::new(*distance, *node));
         }
         if at == before {
             return at.row();
@@ -111,6 +127,9 @@ pub(crate) enum Walked {
     OverLimit,
 }
 
+/// Steps between two looks at whether the query was cancelled.
+const CHECK_EVERY: usize = 64;
+
 /// Keeps the nearest `ef` admitted nodes of all that it meets from `starts` on; they are then `scratch.found()`.
 ///
 /// # Errors
@@ -123,54 +142,113 @@ pub(crate) fn beam(
     target: &impl Target,
     scratch: &mut Scratch,
 ) -> Result<Walked, Cancelled> {
-    const CHECK_EVERY: usize = 64;
     scratch.begin(links.neighbours.len() / links.stride);
     let (mut steps, mut distances) = (0usize, 0usize);
-    for start in starts {
-        if scratch.first_sight(start) {
-            distances += 1;
-            consider(Near::new(target.distance(start), start), ef, target, scratch);
+    scratch.visit(starts, target);
+    let walked = loop {
+        distances += scratch.batch.len();
+        let Scratch { batch, distances: lengths, candidates, best, .. } = scratch;
+        for (node, distance) in batch.iter().zip(lengths.iter()) {
+            consider(Near::new(*distance, *node), ef, target, candidates, best);
         }
-    }
-    while let Some(Reverse(nearest)) = scratch.candidates.pop() {
-        if scratch.best.len() >= ef && scratch.best.peek().is_some_and(|worst| nearest > *worst) {
-            break;
+        if distances > limit {
+            break Walked::OverLimit;
+        }
+        let Some(Reverse(nearest)) = candidates.pop() else { break Walked::Done };
+        if best.len() >= ef && best.peek().is_some_and(|worst| nearest > *worst) {
+            break Walked::Done;
         }
         if steps.is_multiple_of(CHECK_EVERY) {
             target.check_cancelled()?;
         }
         steps += 1;
-        let mut batch = std::mem::take(&mut scratch.batch);
-        batch.clear();
-        for node in links.of(nearest.row()) {
-            if scratch.first_sight(node) {
-                target.prefetch(node);
-                batch.push(node);
-            }
-        }
-        distances += batch.len();
-        for node in &batch {
-            consider(Near::new(target.distance(*node), *node), ef, target, scratch);
-        }
-        scratch.batch = batch;
-        if distances > limit {
-            return Ok(Walked::OverLimit);
-        }
-    }
-    Ok(Walked::Done)
+        scratch.visit(links.of(nearest.row()), target);
+    };
+    scratch.found.extend(scratch.best.drain());
+    scratch.found.sort_unstable();
+    Ok(walked)
 }
 
 #[inline]
-fn consider(near: Near, ef: usize, target: &impl Target, scratch: &mut Scratch) {
-    let full = scratch.best.len() >= ef;
-    if full && scratch.best.peek().is_some_and(|worst| near >= *worst) {
+fn consider(
+    near: Near,
+    ef: usize,
+    target: &impl Target,
+    candidates: &mut BinaryHeap<Reverse<Near>>,
+    best: &mut BinaryHeap<Near>,
+) {
+    let full = best.len() >= ef;
+    if full && best.peek().is_some_and(|worst| near >= *worst) {
         return;
     }
-    scratch.candidates.push(Reverse(near));
+    candidates.push(Reverse(near));
     if target.admits(near.row()) {
         if full {
-            scratch.best.pop();
+            best.pop();
         }
-        scratch.best.push(near);
+        best.push(near);
     }
+}
+
+/// As [`beam`], where every node is admitted: one sorted list holds candidates and answer. Of nodes that are equally
+/// near about `alike` are kept, so that copies of one vector do not push all others out.
+///
+/// # Errors
+/// When the target says that the query was cancelled.
+pub(crate) fn pool(
+    links: Links<'_>,
+    starts: impl Iterator<Item = u32>,
+    (ef, alike): (usize, usize),
+    target: &impl Target,
+    scratch: &mut Scratch,
+) -> Result<(), Cancelled> {
+    scratch.begin(links.neighbours.len() / links.stride);
+    scratch.visit(starts, target);
+    let mut first_new = offer_all(scratch, ef, alike, 0);
+    let mut steps = 0usize;
+    while first_new < scratch.found.len() {
+        if steps.is_multiple_of(CHECK_EVERY) {
+            target.check_cancelled()?;
+        }
+        steps += 1;
+        let near = scratch.found[first_new];
+        scratch.found[first_new] = near.marked();
+        scratch.visit(links.of(near.row()), target);
+        first_new = offer_all(scratch, ef, alike, first_new + 1);
+        while scratch.found.get(first_new).is_some_and(|near| near.is_marked()) {
+            first_new += 1;
+        }
+        if let Some(next) = scratch.found.get(first_new) {
+            prefetch(links.list(next.row()));
+        }
+    }
+    scratch.found.iter_mut().for_each(|near| *near = near.unmarked());
+    Ok(())
+}
+
+/// Puts the batch into the list of the nearest `ef`; gives the first place that may be new, at most `first_new`.
+#[inline]
+fn offer_all(scratch: &mut Scratch, ef: usize, alike: usize, mut first_new: usize) -> usize {
+    let Scratch { batch, distances, found, .. } = scratch;
+    for (node, distance) in batch.iter().zip(distances.iter()) {
+        let near = Near::new(*distance, *node);
+        if found.len() >= ef {
+            if found.last().is_some_and(|worst| near >= *worst) {
+                continue;
+            }
+        }
+        let place = found.partition_point(|there| *there < near);
+        let same = |at: Option<usize>| {
+            at.and_then(|at| found.get(at)).is_some_and(|there| there.is_as_near_as(near))
+        };
+        if same(place.checked_sub(alike)) || same(place.checked_add(alike - 1)) {
+            continue;
+        }
+        if found.len() >= ef {
+            found.pop();
+        }
+        found.insert(place, near);
+        first_new = first_new.min(place);
+    }
+    first_new
 }

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code, reason = "vector instructions; each block says why it is sound")]
 
+pub(crate) mod codes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod plain;

@@ -1,10 +1,11 @@
 //! Where each section lies in a file and that it has the length that rows, dimension and fields demand.
 
 use bytemuck::AnyBitPattern;
-use sluice_core::{FieldType, Metric};
+use sluice_core::{FieldType, Metric, Quantization};
 
 use super::column::{Column, Values, Words};
 use crate::SegmentError;
+use crate::codes::code_stride;
 use crate::format::{GraphMeta, Kind, Meta, Table, key_slots};
 
 type Span = std::ops::Range<usize>;
@@ -24,6 +25,27 @@ pub(super) struct Layout {
     columns: Vec<ColumnSpans>,
     level0: Option<Span>,
     upper: Vec<UpperSpans>,
+    codes: Option<CodeSpans>,
+}
+
+#[derive(Debug)]
+struct CodeSpans {
+    codes: Span,
+    scales: Span,
+    /// Under l2 only.
+    norms: Option<Span>,
+    means: Span,
+}
+
+/// The codes of a segment's rows; see `format`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CodeView<'a> {
+    pub(super) codes: &'a [u8],
+    pub(super) stride: usize,
+    pub(super) scales: &'a [f32],
+    /// Empty unless the metric is l2.
+    pub(super) norms: &'a [f32],
+    pub(super) means: &'a [f32],
 }
 
 #[derive(Debug)]
@@ -104,6 +126,19 @@ impl Finder<'_> {
         Ok(ColumnSpans { kind, starts, values, words })
     }
 
+    fn codes(&mut self, meta: &Meta) -> Result<CodeSpans, SegmentError> {
+        let (rows, dimension) = (meta.rows as usize, meta.dimension.get());
+        Ok(CodeSpans {
+            codes: self.of(Kind::Codes, 0, rows.saturating_mul(code_stride(dimension)), 1)?,
+            scales: self.of(Kind::CodeScales, 0, rows, 4)?,
+            norms: match meta.metric {
+                Metric::L2 => Some(self.of(Kind::CodeNorms, 0, rows, 4)?),
+                _ => None,
+            },
+            means: self.of(Kind::CodeMeans, 0, dimension, 4)?,
+        })
+    }
+
     fn upper(&mut self, graph: &GraphMeta) -> Result<Vec<UpperSpans>, SegmentError> {
         let levels = graph.levels.iter().zip(1..);
         let words = graph.stride as usize + 2;
@@ -147,9 +182,13 @@ impl Layout {
                 Some(graph) => find.upper(graph)?,
                 None => Vec::new(),
             },
+            codes: match meta.quantization {
+                Quantization::Sq8 => Some(find.codes(meta)?),
+                Quantization::None => None,
+            },
         };
-        let optional = table.entries().iter().filter(|e| e.is_optional()).count();
-        if find.found + optional != table.entries().len() {
+        let unknown = table.entries().iter().filter(|e| Kind::from_number(e.kind).is_none()).count();
+        if find.found + unknown != table.entries().len() {
             return Err(SegmentError::damaged(
                 "table",
                 "it has sections that the meta section does not explain",
@@ -222,6 +261,18 @@ impl Layout {
     /// The neighbours of every row, a fixed number each; empty without a graph.
     pub(super) fn level0<'a>(&self, bytes: &'a [u8]) -> &'a [u32] {
         self.level0.as_ref().map_or(&[], |span| cast(bytes, span))
+    }
+
+    /// The codes, where there are any; `dimension` is that of the vectors.
+    pub(super) fn codes<'a>(&self, bytes: &'a [u8], dimension: usize) -> Option<CodeView<'a>> {
+        let spans = self.codes.as_ref()?;
+        Some(CodeView {
+            codes: &bytes[spans.codes.clone()],
+            stride: code_stride(dimension),
+            scales: cast(bytes, &spans.scales),
+            norms: spans.norms.as_ref().map_or(&[], |span| cast(bytes, span)),
+            means: cast(bytes, &spans.means),
+        })
     }
 
     pub(super) fn upper_levels(&self) -> usize {

@@ -2,6 +2,8 @@
 //!
 //! A `Segment` exists only if every byte of it was checked (see `validate`); its accessors count on that.
 
+mod by_code;
+mod by_vector;
 mod column;
 mod layout;
 mod search;
@@ -11,7 +13,7 @@ use std::path::Path;
 
 use roaring::RoaringBitmap;
 use serde::Serialize;
-use sluice_core::{GraphBuilder, Offset, Schema, Timestamp};
+use sluice_core::{GraphBuilder, Offset, Quantization, Schema, Timestamp};
 
 pub(crate) use column::{Column, Values};
 
@@ -20,7 +22,7 @@ use crate::format::{self, GraphMeta, Meta, Table};
 use crate::mapping::Bytes;
 use crate::row::ValueRef;
 use crate::{Filter, RowRef, SegmentError};
-use layout::Layout;
+use layout::{CodeView, Layout};
 
 /// An immutable, verified file of live records, with or without a graph.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct SegmentInfo {
     pub last_offset: Offset,
     /// Absent where the segment is scanned.
     pub graph: Option<GraphInfo>,
+    /// How vectors are coded for traversal.
+    pub quantization: Quantization,
     pub sections: Vec<SectionInfo>,
 }
 
@@ -121,6 +125,17 @@ impl Segment {
     /// Whether searches walk a graph; else they scan.
     pub fn has_graph(&self) -> bool {
         self.meta.graph.is_some()
+    }
+
+    fn codes(&self) -> Option<CodeView<'_>> {
+        self.layout.codes(&self.bytes, self.meta.dimension.get())
+    }
+
+    /// The rows that a row is linked to on level 0 of the graph; none without a graph.
+    pub(crate) fn neighbours(&self, row: u32) -> impl Iterator<Item = u32> {
+        let stride = self.meta.graph.as_ref().map_or(0, |graph| graph.stride0 as usize);
+        let list = &self.layout.level0(&self.bytes)[row as usize * stride..][..stride];
+        list.iter().copied().take_while(|n| *n != format::NO_ROW)
     }
 
     /// The row of `key`.
@@ -217,6 +232,7 @@ impl Segment {
             first_offset: at(0),
             last_offset: at(self.rows() - 1),
             graph,
+            quantization: self.meta.quantization,
             sections: sections.map(|e| SectionInfo { name: e.name(), bytes: e.length }).collect(),
         }
     }

@@ -4,15 +4,19 @@
 //! between the two is made by counting: few rows are scanned, many are walked to. A walk that finds fewer than `k`,
 //! or that computes more distances than a scan would, is given up for the scan; so `k` live matches come back
 //! whenever `k` exist, at no more than about twice the cost of the scan.
+//!
+//! Where the segment has codes, walks and scans go by them, and the nearest are compared once more by their full
+//! vectors; an exact search reads full vectors only.
 
 use std::cell::Cell;
 
 use roaring::RoaringBitmap;
 
 use super::Segment;
+use super::by_code::ByCode;
+use super::by_vector::ByVector;
 use crate::filter::Bits;
-use crate::graph::{Links, Scratch, Target, Walked, beam, descend};
-use crate::kernels::prefetch;
+use crate::graph::{Links, Scratch, Target, Walked, beam, descend, pool};
 use crate::near::{Near, TopK, hits};
 use crate::score::Scorer;
 use crate::{Cancelled, Hit, Query};
@@ -21,12 +25,19 @@ use crate::{Cancelled, Hit, Query};
 const CHECK_EVERY: usize = 256;
 
 thread_local! {
-    /// Each thread's memory for walks; it grows to one byte per row of the largest segment searched.
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    /// Each thread's memory for searches; it grows to one byte per row of the largest segment searched.
+    static MEMORY: Cell<Memory> = Cell::default();
+}
+
+/// What a search needs of memory, kept from one to the next.
+#[derive(Default)]
+struct Memory {
+    scratch: Scratch,
+    query: crate::codes::CodeQuery,
 }
 
 /// The rows that may stand in the answer.
-enum Live<'a> {
+pub(super) enum Live<'a> {
     All,
     AllBut(&'a RoaringBitmap),
     These(Bits),
@@ -34,13 +45,18 @@ enum Live<'a> {
 
 impl Live<'_> {
     #[inline]
-    fn contains(&self, row: u32) -> bool {
+    pub(super) fn contains(&self, row: u32) -> bool {
         match self {
             Self::All => true,
             Self::AllBut(deleted) => !deleted.contains(row),
             Self::These(rows) => rows.contains(row),
         }
     }
+}
+
+/// Distances of a query to rows by number, by whatever is compared.
+pub(super) trait Distances {
+    fn distances(&self, rows: &[u32], out: &mut Vec<f32>);
 }
 
 impl Segment {
@@ -66,47 +82,123 @@ impl Segment {
             }
         };
         let scorer = Scorer::new(self.meta.metric, query.vector.as_slice());
-        let view = View::new(self, query, &scorer, live);
-        let ef = query.ef.max(query.k).min(self.rows());
-        if !query.exact
-            && self.has_graph()
-            && !scan_is_cheaper(count, ef, self.rows())
-            && let Some(found) = self.walk(&view, ef, count)?
+        let vectors = ByVector::new(self, &scorer);
+        let search = Search { segment: self, query, live: &live, count };
+        let coded = if query.exact { None } else { self.codes() };
+        let Some(codes) = coded else {
+            let mut memory = MEMORY.take();
+            let found = search.run(&vectors, query.k, &mut memory.scratch);
+            MEMORY.set(memory);
+            return Ok(hits(found?.into_iter(), &scorer, query.bound));
+        };
+        let mut memory = MEMORY.take();
+        let by_code = ByCode::new(codes, self.meta.metric, &scorer, &mut memory.query);
+        let found = search.run(&by_code, query.k.saturating_add(again(query.k)), &mut memory.scratch);
+        MEMORY.set(memory);
+        let found = vectors.order(&found?, query.k);
+        Ok(hits(found.into_iter(), &scorer, query.bound))
+    }
+}
+
+/// How many more than `k` rows are compared once more by their full vectors.
+fn again(k: usize) -> usize {
+    (k / 2).max(20)
+}
+
+/// One search over one segment.
+struct Search<'a> {
+    segment: &'a Segment,
+    query: &'a Query<'a>,
+    live: &'a Live<'a>,
+    /// Rows that may stand in the answer.
+    count: usize,
+}
+
+impl Search<'_> {
+    /// The nearest `wanted` rows by `distances`, best first; at least `k` where there are so many.
+    fn run(
+        &self,
+        distances: &impl Distances,
+        wanted: usize,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<Near>, Cancelled> {
+        let rows = self.segment.rows();
+        let ef = self.query.ef.max(self.query.k).min(rows);
+        if !self.query.exact
+            && self.segment.has_graph()
+            && !scan_is_cheaper(self.count, ef, rows)
+            && let Some(found) = self.walk(distances, wanted, ef, scratch)?
         {
             return Ok(found);
         }
-        view.scan(count)
+        self.scan(distances, wanted)
     }
 
     /// Walks the graph; `None` when that leads to fewer rows than there are, or too far.
-    fn walk(&self, view: &View<'_>, ef: usize, count: usize) -> Result<Option<Vec<Hit>>, Cancelled> {
-        let Some(graph) = &self.meta.graph else { return Ok(None) };
+    fn walk(
+        &self,
+        distances: &impl Distances,
+        wanted: usize,
+        ef: usize,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Vec<Near>>, Cancelled> {
+        let (layout, bytes) = (&self.segment.layout, &self.segment.bytes);
+        let Some(graph) = &self.segment.meta.graph else { return Ok(None) };
         let mut from = graph.entry;
-        for level in (1..=self.layout.upper_levels()).rev() {
-            let upper = self.layout.upper(&self.bytes, level);
+        for level in (1..=layout.upper_levels()).rev() {
+            let upper = layout.upper(bytes, level);
             let links = Links { neighbours: upper.neighbours, stride: graph.stride as usize };
-            from = descend(links, from, &UpperTarget { view, rows: upper.rows });
+            from = descend(links, from, &OnLevel { search: self, distances, rows: Some(upper.rows) }, scratch);
             from = upper.below[from as usize];
         }
-        let links = Links { neighbours: self.layout.level0(&self.bytes), stride: graph.stride0 as usize };
-        let limit = match view.live {
-            Live::All => usize::MAX,
-            _ => count.saturating_add(64 * ef),
-        };
-        let mut scratch = SCRATCH.take();
+        let links = Links { neighbours: layout.level0(bytes), stride: graph.stride0 as usize };
         let starts = std::iter::once(from).chain(graph.seeds.iter().copied());
-        let walked = beam(links, starts, ef, limit, view, &mut scratch);
-        let wanted = view.query.k.min(count);
-        let found = match walked {
-            Ok(Walked::Done) if scratch.found_len() >= wanted => {
-                let nearest = scratch.found().iter().take(view.query.k).copied();
-                Ok(Some(hits(nearest, view.scorer, view.query.bound)))
+        let target = OnLevel { search: self, distances, rows: None };
+        let walked = match self.live {
+            Live::All => {
+                // k is at least 1, and more than k of equally near rows are not asked for
+                pool(links, starts, (ef, self.query.k), &target, scratch)?;
+                Walked::Done
             }
-            Ok(_) => Ok(None),
-            Err(cancelled) => Err(cancelled),
+            _ => beam(links, starts, ef, self.count.saturating_add(64 * ef), &target, scratch)?,
         };
-        SCRATCH.set(scratch);
-        found
+        let found = scratch.found();
+        let complete = walked == Walked::Done && found.len() >= self.query.k.min(self.count);
+        Ok(complete.then(|| found[..found.len().min(wanted)].to_vec()))
+    }
+
+    /// Compares the query with every live row.
+    fn scan(&self, distances: &impl Distances, wanted: usize) -> Result<Vec<Near>, Cancelled> {
+        let rows = 0..self.segment.meta.rows;
+        match self.live {
+            Live::All => self.scan_rows(rows, distances, wanted),
+            Live::AllBut(deleted) => {
+                self.scan_rows(rows.filter(|row| !deleted.contains(*row)), distances, wanted)
+            }
+            Live::These(rows) => self.scan_rows(rows.iter(), distances, wanted),
+        }
+    }
+
+    fn scan_rows(
+        &self,
+        mut rows: impl Iterator<Item = u32>,
+        distances: &impl Distances,
+        wanted: usize,
+    ) -> Result<Vec<Near>, Cancelled> {
+        let mut top = TopK::new(wanted, self.count);
+        let mut batch = Vec::with_capacity(CHECK_EVERY);
+        let mut lengths = Vec::with_capacity(CHECK_EVERY);
+        loop {
+            batch.clear();
+            batch.extend(rows.by_ref().take(CHECK_EVERY));
+            if batch.is_empty() {
+                return Ok(top.into_sorted());
+            }
+            self.query.check_cancelled()?;
+            lengths.clear();
+            distances.distances(&batch, &mut lengths);
+            batch.iter().zip(&lengths).for_each(|(row, distance)| top.offer(Near::new(*distance, *row)));
+        }
     }
 }
 
@@ -117,89 +209,36 @@ fn scan_is_cheaper(count: usize, ef: usize, rows: usize) -> bool {
     count * count <= 20 * ef * rows
 }
 
-/// What one search looks at, as slices.
-struct View<'a> {
-    query: &'a Query<'a>,
-    scorer: &'a Scorer<'a>,
-    vectors: &'a [f32],
-    dimension: usize,
-    /// Empty unless the metric is cosine.
-    norms: &'a [f32],
-    rows: u32,
-    live: Live<'a>,
+/// The query on one level of the graph.
+struct OnLevel<'a, D> {
+    search: &'a Search<'a>,
+    distances: &'a D,
+    /// The rows of an upper level's nodes; on level 0 nodes are rows.
+    rows: Option<&'a [u32]>,
 }
 
-impl<'a> View<'a> {
-    fn new(segment: &'a Segment, query: &'a Query<'a>, scorer: &'a Scorer<'a>, live: Live<'a>) -> Self {
-        Self {
-            query,
-            scorer,
-            vectors: segment.layout.vectors(&segment.bytes),
-            dimension: segment.meta.dimension.get(),
-            norms: segment.layout.inverse_norms(&segment.bytes),
-            rows: segment.meta.rows,
-            live,
-        }
-    }
-
+impl<D: Distances> Target for OnLevel<'_, D> {
     #[inline]
-    fn vector(&self, row: u32) -> &'a [f32] {
-        &self.vectors[row as usize * self.dimension..][..self.dimension]
-    }
-
-    /// Compares the query with every live row, of which there are `count`.
-    fn scan(&self, count: usize) -> Result<Vec<Hit>, Cancelled> {
-        match &self.live {
-            Live::All => self.scan_rows(0..self.rows, count),
-            Live::AllBut(deleted) => {
-                self.scan_rows((0..self.rows).filter(|row| !deleted.contains(*row)), count)
+    fn distances(&self, nodes: &[u32], out: &mut Vec<f32>) {
+        match self.rows {
+            None => self.distances.distances(nodes, out),
+            Some(rows) => {
+                for nodes in nodes.chunks(32) {
+                    let mut buffer = [0; 32];
+                    let places = &mut buffer[..nodes.len()];
+                    places.iter_mut().zip(nodes).for_each(|(place, node)| *place = rows[*node as usize]);
+                    self.distances.distances(places, out);
+                }
             }
-            Live::These(rows) => self.scan_rows(rows.iter(), count),
         }
-    }
-
-    fn scan_rows(&self, rows: impl Iterator<Item = u32>, count: usize) -> Result<Vec<Hit>, Cancelled> {
-        let mut top = TopK::new(self.query.k, count);
-        for (seen, row) in rows.enumerate() {
-            if seen % CHECK_EVERY == 0 {
-                self.query.check_cancelled()?;
-            }
-            top.offer(Near::new(self.distance(row), row));
-        }
-        Ok(top.into_hits(self.scorer, self.query.bound))
-    }
-}
-
-impl Target for View<'_> {
-    #[inline]
-    fn distance(&self, row: u32) -> f32 {
-        let norm = self.norms.get(row as usize).copied().unwrap_or_default();
-        self.scorer.distance(self.vector(row), norm)
-    }
-
-    #[inline]
-    fn prefetch(&self, row: u32) {
-        prefetch(self.vector(row));
     }
 
     #[inline]
     fn admits(&self, row: u32) -> bool {
-        self.live.contains(row)
+        self.search.live.contains(row)
     }
 
     fn check_cancelled(&self) -> Result<(), Cancelled> {
-        self.query.check_cancelled()
-    }
-}
-
-/// The same query on an upper level, whose nodes are places.
-struct UpperTarget<'a> {
-    view: &'a View<'a>,
-    rows: &'a [u32],
-}
-
-impl Target for UpperTarget<'_> {
-    fn distance(&self, node: u32) -> f32 {
-        self.view.distance(self.rows[node as usize])
+        self.search.query.check_cancelled()
     }
 }

@@ -90,10 +90,20 @@ pub(super) fn contents(segment: &Segment) -> Checked {
     for field in 0..segment.layout.columns() {
         column(segment, field)?;
     }
-    match &segment.meta.graph {
-        Some(graph) => self::graph(segment, graph),
-        None => Ok(()),
+    if let Some(graph) = &segment.meta.graph {
+        self::graph(segment, graph)?;
     }
+    codes(segment)
+}
+
+/// What distances are computed from is finite; a code may be anything.
+fn codes(segment: &Segment) -> Checked {
+    let Some(codes) = segment.codes() else { return Ok(()) };
+    let sound = |values: &[f32]| values.iter().all(|v| v.is_finite() && *v >= 0.0);
+    if !sound(codes.scales) || !sound(codes.norms) || codes.means.iter().any(|m| !m.is_finite()) {
+        return refuse(Kind::CodeScales, "a scale, norm or mean is impossible");
+    }
+    Ok(())
 }
 
 /// Every vector is one that `Vector::try_new` would have let pass, and under cosine its inverse norm is right.

@@ -104,7 +104,8 @@ pub fn set_of(schema: &Arc<Schema>, vectors: &[Vec<f32>]) -> GrowingSet {
 
 /// Builds with a graph from `min_records` rows on.
 pub fn options(min_records: u32) -> BuildOptions {
-    BuildOptions { graph: GraphSpec { min_records, ef_construction: 100, ..GraphSpec::default() }, seed: 7 }
+    let graph = GraphSpec { min_records, ef_construction: 100, ..GraphSpec::default() };
+    BuildOptions { graph, seed: 7, ..BuildOptions::default() }
 }
 
 pub fn sealed_bytes(set: &GrowingSet, options: &BuildOptions) -> Vec<u8> {

@@ -1,0 +1,111 @@
+//! One bucket: all its pairs are compared, and each point's nearest are offered to it and it to them.
+
+use std::sync::Mutex;
+
+use super::nearest::Nearest;
+use super::partition::{bits, valid};
+use super::slots::{Slots, lock};
+use crate::graph::space::{Bounds, Projection, Space};
+use crate::kernels::codes::{TILE, TileOut};
+
+/// Memory of one thread for buckets, kept from one to the next.
+pub(super) struct Leaf<B> {
+    block: B,
+    nearest: Nearest,
+    out: Box<TileOut>,
+    /// Offers by receiver: where each one's begin, and (distance, who is offered).
+    starts: Vec<u32>,
+    offers: Vec<(f32, u32)>,
+}
+
+impl<B: Default> Default for Leaf<B> {
+    fn default() -> Self {
+        Self {
+            block: B::default(),
+            nearest: Nearest::default(),
+            out: Box::default(),
+            starts: Vec::new(),
+            offers: Vec::new(),
+        }
+    }
+}
+
+impl<B: Default + Send + Sync> Leaf<B> {
+    /// Compares all pairs of `bucket` and offers each point its `k` nearest, and to those the point.
+    pub(super) fn offer<S: Space<Block = B>>(
+        &mut self,
+        space: &S,
+        bucket: &[u32],
+        k: usize,
+        projections: &[Projection],
+        slots: &[Mutex<Slots>],
+    ) {
+        space.gather(bucket, &mut self.block);
+        self.nearest.reset(bucket.len(), k);
+        let tiles = bucket.len().div_ceil(TILE);
+        // near the diagonal first: neighbours in number are near in space, and make the bounds tight
+        for apart in 0..tiles {
+            for row in 0..tiles - apart {
+                self.tile(space, row, row + apart, bucket.len());
+            }
+        }
+        self.group(bucket.len());
+        for (at, point) in bucket.iter().enumerate() {
+            let here = &projections[*point as usize];
+            let mut slots = lock(&slots[*point as usize]);
+            let own = self.nearest.of(at);
+            let others = &self.offers[self.starts[at] as usize..self.starts[at + 1] as usize];
+            for (distance, other) in own.chain(others.iter().copied()) {
+                let other = bucket[other as usize];
+                slots.offer(here, &projections[other as usize], distance, other);
+            }
+        }
+    }
+
+    /// Compares the points of two tiles; distances are the same both ways, so one tile serves both.
+    fn tile<S: Space<Block = B>>(&mut self, space: &S, i: usize, j: usize, points: usize) {
+        let Self { block, nearest, out, .. } = self;
+        let bounds = Bounds { rows: nearest.bounds(i), columns: nearest.bounds(j) };
+        space.tile((block, i), (block, j), bounds, out);
+        let there = valid(points, j);
+        for row in 0..TILE.min(points - i * TILE) {
+            let (point, itself) = (i * TILE + row, if i == j { !(1 << row) } else { u64::MAX });
+            for column in bits(out.row_masks[row] & there & itself) {
+                nearest.offer(point, out.distances[row][column], (j * TILE + column) as u32);
+            }
+            if i != j {
+                for column in bits(out.column_masks[row] & there) {
+                    nearest.offer(j * TILE + column, out.distances[row][column], point as u32);
+                }
+            }
+        }
+    }
+
+    /// Groups by receiver what each point is to be offered as, but where the receiver found it by itself.
+    fn group(&mut self, points: usize) {
+        let Self { nearest, starts, offers, .. } = self;
+        let wanted = |point: usize, other: u32| {
+            nearest.of(other as usize).all(|(_, found)| found as usize != point)
+        };
+        starts.clear();
+        starts.resize(points + 1, 0);
+        for point in 0..points {
+            for (_, other) in nearest.of(point).filter(|(_, other)| wanted(point, *other)) {
+                starts[other as usize + 1] += 1;
+            }
+        }
+        for at in 1..starts.len() {
+            starts[at] += starts[at - 1];
+        }
+        offers.clear();
+        offers.resize(starts[points] as usize, (0.0, 0));
+        let mut next = starts.clone();
+        for point in 0..points {
+            for (distance, other) in nearest.of(point).filter(|(_, other)| wanted(point, *other)) {
+                let place = &mut next[other as usize];
+                offers[*place as usize] = (distance, point as u32);
+                *place += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The space of codes: distances from 8-bit codes, the same on every machine.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+
+use super::space::{Bounds, DIRECTIONS, Projection, Space, mixed};
+use crate::codes::Codes;
+use crate::kernels::codes::{Constants, PANEL_STEP, TILE, Tile, TileOut, ZERO, code_kernels};
+use crate::mapping::Unit;
+
+/// Coded rows as points. Distances are squared, between what the codes stand for.
+pub(crate) struct CodeSpace<'a> {
+    codes: Cow<'a, [Unit]>,
+    stride: usize,
+    /// Steps of four components that are not all padding.
+    groups: usize,
+    constants: Vec<Point>,
+}
+
+/// What belongs to the code of one point.
+#[derive(Debug, Clone, Copy)]
+struct Point {
+    scale: f32,
+    norm: f32,
+    /// One more component, under dot; see `FullSpace`.
+    extra: f32,
+    sum: i32,
+}
+
+impl<'a> CodeSpace<'a> {
+    /// The points of `codes`; `extras` has one more component for each, or is empty.
+    pub(crate) fn new(codes: &'a Codes, extras: &[f64]) -> Self {
+        let constants = codes.scales.iter().zip(&codes.norms).zip(&codes.sums).enumerate();
+        let point = |(at, ((scale, norm), sum)): (usize, ((&f32, &f32), &i32))| Point {
+            scale: *scale,
+            norm: *norm,
+            extra: extras.get(at).map_or(0.0, |extra| *extra as f32),
+            sum: *sum,
+        };
+        Self {
+            codes: Cow::Borrowed(bytemuck::cast_slice(codes.bytes())),
+            stride: codes.stride(),
+            groups: codes.means.len().div_ceil(4),
+            constants: constants.map(point).collect(),
+        }
+    }
+
+    fn code(&self, point: u32) -> &[u8] {
+        let units = self.stride / 64;
+        bytemuck::cast_slice(&self.codes[point as usize * units..][..units])
+    }
+
+    /// The signed codes of a point.
+    fn signed(&self, point: u32, out: &mut Vec<i8>) {
+        out.extend(self.code(point).iter().map(|byte| (byte ^ ZERO).cast_signed()));
+    }
+}
+
+/// The distance of two points whose codes have the sum of products `product`; as in the tile kernels.
+#[inline]
+fn distance(a: &Point, b: &Point, product: i32) -> f32 {
+    let twice = (a.scale + a.scale) * b.scale;
+    let apart = a.extra - b.extra;
+    let raw = ((a.norm + b.norm) - twice * product as f32) + apart * apart;
+    if raw > 0.0 { raw } else { 0.0 }
+}
+
+/// Points as rows and as columns of tiles.
+#[derive(Default)]
+pub(crate) struct CodeBlock {
+    rows: Vec<i8>,
+    panels: Vec<u8>,
+    constants: Vec<Constants>,
+}
+
+impl Space for CodeSpace<'_> {
+    type Block = CodeBlock;
+
+    fn len(&self) -> usize {
+        self.constants.len()
+    }
+
+    fn distances(&self, from: u32, to: &[u32], out: &mut Vec<f32>) {
+        thread_local! {
+            static SIGNED: std::cell::RefCell<Vec<i8>> = const { std::cell::RefCell::new(Vec::new()) };
+        }
+        let kernels = code_kernels();
+        let a = &self.constants[from as usize];
+        let bias = i32::from(ZERO) * a.sum;
+        SIGNED.with_borrow_mut(|signed| {
+            signed.clear();
+            self.signed(from, signed);
+            let (fours, rest) = to.as_chunks::<4>();
+            for four in fours {
+                let products = (kernels.dot4)(four.map(|point| self.code(point)), signed);
+                for (point, product) in four.iter().zip(products) {
+                    out.push(distance(a, &self.constants[*point as usize], product - bias));
+                }
+            }
+            for point in rest {
+                let product = (kernels.dot)(self.code(*point), signed);
+                out.push(distance(a, &self.constants[*point as usize], product - bias));
+            }
+        });
+    }
+
+    fn projections(&self, seed: u64) -> Vec<Projection> {
+        let kernels = code_kernels();
+        let sign = |bits: u64| if bits & 1 == 0 { 1i8 } else { -1 };
+        let directions: Vec<(Vec<i8>, i32)> = (0..DIRECTIONS as u64)
+            .map(|direction| {
+                let first = mixed(seed ^ (direction << 32));
+                let signs: Vec<i8> = (0..self.stride as u64).map(|at| sign(mixed(first ^ at))).collect();
+                let bias = i32::from(ZERO) * signs.iter().map(|s| i32::from(*s)).sum::<i32>();
+                (signs, bias)
+            })
+            .collect();
+        let points = self.constants.par_iter().enumerate().with_min_len(1024);
+        let along = |point: u32, constants: &Point, (signs, bias): &(Vec<i8>, i32)| {
+            let product = (kernels.dot)(self.code(point), signs) - bias;
+            // the last sign stands for the extra component as well
+            let extra = signs.last().map_or(0.0, |s| f32::from(*s)) * constants.extra;
+            constants.scale * product as f32 + extra
+        };
+        points.map(|(at, c)| std::array::from_fn(|d| along(at as u32, c, &directions[d]))).collect()
+    }
+
+    fn gather(&self, points: &[u32], block: &mut CodeBlock) {
+        let tiles = points.len().div_ceil(TILE);
+        block.rows.clear();
+        block.rows.reserve(tiles * TILE * self.stride);
+        block.panels.clear();
+        block.panels.resize(tiles * self.groups * PANEL_STEP, ZERO);
+        block.constants.clear();
+        for (points, panel) in points.chunks(TILE).zip(block.panels.chunks_exact_mut(self.groups * PANEL_STEP)) {
+            let mut constants = Constants::default();
+            for (at, point) in points.iter().enumerate() {
+                let code = self.code(*point);
+                block.rows.extend(code.iter().map(|byte| (byte ^ ZERO).cast_signed()));
+                for (four, step) in code.as_chunks::<4>().0.iter().zip(panel.chunks_exact_mut(PANEL_STEP)) {
+                    step[4 * at..][..4].copy_from_slice(four);
+                }
+                let Point { scale, norm, extra, sum } = self.constants[*point as usize];
+                constants.scales[at] = scale;
+                constants.norms[at] = norm;
+                constants.extras[at] = extra;
+                constants.biases[at] = i32::from(ZERO) * sum;
+            }
+            block.constants.push(constants);
+        }
+        block.rows.resize(tiles * TILE * self.stride, 0);
+    }
+
+    fn tile(&self, rows: (&CodeBlock, usize), columns: (&CodeBlock, usize), bounds: Bounds<'_>, out: &mut TileOut) {
+        let ((rows, i), (columns, j)) = (rows, columns);
+        let (row_bytes, panel_bytes) = (TILE * self.stride, self.groups * PANEL_STEP);
+        let tile = Tile {
+            rows: &rows.rows[i * row_bytes..][..row_bytes],
+            stride: self.stride,
+            panel: &columns.panels[j * panel_bytes..][..panel_bytes],
+            groups: self.groups,
+            row: &rows.constants[i],
+            column: &columns.constants[j],
+            row_bounds: bounds.rows,
+            column_bounds: bounds.columns,
+        };
+        (code_kernels().tile)(&tile, out);
+    }
+
+    fn reordered(&self, order: &[u32]) -> Self {
+        let units = self.stride / 64;
+        let mut codes = Vec::with_capacity(order.len() * units);
+        for point in order {
+            codes.extend_from_slice(&self.codes[*point as usize * units..][..units]);
+        }
+        Self {
+            codes: Cow::Owned(codes),
+            stride: self.stride,
+            groups: self.groups,
+            constants: order.iter().map(|point| self.constants[*point as usize]).collect(),
+        }
+    }
+}

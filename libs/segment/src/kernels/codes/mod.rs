@@ -1,0 +1,63 @@
+//! Kernels over 8-bit codes, chosen once at run time: AVX-512 with VNNI, AVX2, NEON, plain.
+//!
+//! A code is a byte that stands for itself minus 128. Sums of products are integers, so every instruction set gives
+//! the same result, and the distances of a tile follow from them by the same float operations in the same order: a
+//! graph built from codes is the same on every machine.
+
+#![allow(unsafe_code, reason = "vector instructions; each block says why it is sound")]
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod plain;
+mod tile;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
+
+pub(crate) use tile::{Constants, PANEL_STEP, TILE, Tile, TileOut};
+
+/// What code 0 of a component looks like.
+pub(crate) const ZERO: u8 = 128;
+
+/// Kernels over codes of one instruction set. Codes and query have equal lengths, at most [`MAX_LENGTH`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CodeKernels {
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests name the kernel that failed"))]
+    pub(crate) name: &'static str,
+    /// Sum of code byte times query component.
+    pub(crate) dot: fn(&[u8], &[i8]) -> i32,
+    /// The same for four rows of codes.
+    pub(crate) dot4: fn([&[u8]; 4], &[i8]) -> [i32; 4],
+    /// Distances of a block of rows to a block of columns, and which of them are within bounds.
+    pub(crate) tile: fn(&Tile<'_>, &mut TileOut),
+    /// The place of a number among numbers.
+    pub(crate) find: fn(&[u16], u16) -> Option<usize>,
+    /// For each of sixteen components a bit: whether `a` is larger there than `b`.
+    pub(crate) larger: fn(&[f32; 16], &[f32; 16]) -> u16,
+}
+
+/// Longest code; sums of products of 255 x 127 stay far below the largest `i32`.
+pub(crate) const MAX_LENGTH: usize = 4096;
+
+/// The kernels that this machine can run, fastest first; the last is always the plain one.
+fn available() -> Vec<CodeKernels> {
+    let mut found = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    found.extend(x86::available());
+    #[cfg(target_arch = "aarch64")]
+    if std::arch::is_aarch64_feature_detected!("neon") {
+        found.push(neon::KERNELS);
+    }
+    found.push(plain::KERNELS);
+    found
+}
+
+/// The fastest kernels of this machine.
+pub(crate) fn code_kernels() -> &'static CodeKernels {
+    static CHOSEN: OnceLock<CodeKernels> = OnceLock::new();
+    CHOSEN.get_or_init(|| available().first().copied().unwrap_or(plain::KERNELS))
+}
+
+#[cfg(test)]
+mod tests;

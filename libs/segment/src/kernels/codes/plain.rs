@@ -1,0 +1,61 @@
+//! Kernels without special instructions, written so that compilers can turn them into vector code.
+
+use super::CodeKernels;
+use super::tile::{PANEL_STEP, TILE, Tile, TileOut};
+
+pub(super) const KERNELS: CodeKernels = CodeKernels { name: "plain", dot, dot4, tile, find, larger };
+
+#[inline(always)]
+pub(super) fn dot(codes: &[u8], query: &[i8]) -> i32 {
+    codes.iter().zip(query).map(|(c, q)| i32::from(*c) * i32::from(*q)).sum()
+}
+
+#[inline(always)]
+pub(super) fn dot4(codes: [&[u8]; 4], query: &[i8]) -> [i32; 4] {
+    codes.map(|codes| dot(codes, query))
+}
+
+/// The order of float operations here is what every other kernel repeats.
+#[inline(always)]
+pub(super) fn tile(tile: &Tile<'_>, out: &mut TileOut) {
+    tile.assert_lengths();
+    for row in 0..TILE {
+        let codes = &tile.rows[row * tile.stride..][..4 * tile.groups];
+        let mut sums = [0i32; TILE];
+        for (four, step) in codes.chunks_exact(4).zip(tile.panel.chunks_exact(PANEL_STEP)) {
+            for (sum, bytes) in sums.iter_mut().zip(step.chunks_exact(4)) {
+                let product = |i: usize| i32::from(four[i]) * i32::from(bytes[i]);
+                *sum += product(0) + product(1) + product(2) + product(3);
+            }
+        }
+        finish(tile, row, &sums, out);
+    }
+}
+
+#[inline(always)]
+fn finish(tile: &Tile<'_>, row: usize, sums: &[i32; TILE], out: &mut TileOut) {
+    let (r, c) = (tile.row, tile.column);
+    let (mut within_row, mut within_column) = (0u64, 0u64);
+    for column in 0..TILE {
+        let product = (sums[column] - r.biases[row]) as f32;
+        let twice = (r.scales[row] + r.scales[row]) * c.scales[column];
+        let apart = r.extras[row] - c.extras[column];
+        let raw = ((r.norms[row] + c.norms[column]) - twice * product) + apart * apart;
+        let distance = if raw > 0.0 { raw } else { 0.0 };
+        out.distances[row][column] = distance;
+        within_row |= u64::from(distance < tile.row_bounds[row]) << column;
+        within_column |= u64::from(distance < tile.column_bounds[column]) << column;
+    }
+    out.row_masks[row] = within_row;
+    out.column_masks[row] = within_column;
+}
+
+#[inline(always)]
+pub(super) fn find(numbers: &[u16], number: u16) -> Option<usize> {
+    numbers.iter().position(|n| *n == number)
+}
+
+#[inline(always)]
+pub(super) fn larger(a: &[f32; 16], b: &[f32; 16]) -> u16 {
+    a.iter().zip(b).enumerate().map(|(bit, (a, b))| u16::from(a > b) << bit).sum()
+}

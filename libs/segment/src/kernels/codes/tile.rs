@@ -1,0 +1,70 @@
+//! A tile: the distances of 48 rows to 48 columns, the dense step of building a graph.
+//!
+//! Rows lie one after another as signed codes. Columns lie in a panel: for each group of four components the four
+//! bytes of column 0, of column 1, and so on, so that one load serves sixteen columns.
+
+/// Rows and columns of a tile.
+pub(crate) const TILE: usize = 48;
+
+/// Bytes of a panel per group of four components.
+pub(crate) const PANEL_STEP: usize = 4 * TILE;
+
+/// What turns sums of products into distances, for the rows or the columns of a tile.
+#[derive(Debug, Clone)]
+pub(crate) struct Constants {
+    /// What one step of a code is worth.
+    pub(crate) scales: [f32; TILE],
+    /// Squared length.
+    pub(crate) norms: [f32; TILE],
+    /// One more component, which has no code.
+    pub(crate) extras: [f32; TILE],
+    /// 128 x the sum of the codes.
+    pub(crate) biases: [i32; TILE],
+}
+
+impl Default for Constants {
+    fn default() -> Self {
+        Self { scales: [0.0; TILE], norms: [0.0; TILE], extras: [0.0; TILE], biases: [0; TILE] }
+    }
+}
+
+/// What a tile is computed from.
+#[derive(Debug)]
+pub(crate) struct Tile<'a> {
+    /// `TILE` rows of `stride` signed codes.
+    pub(crate) rows: &'a [i8],
+    pub(crate) stride: usize,
+    /// `groups` steps of [`PANEL_STEP`] bytes; 4 x `groups` is at most `stride`.
+    pub(crate) panel: &'a [u8],
+    pub(crate) groups: usize,
+    pub(crate) row: &'a Constants,
+    pub(crate) column: &'a Constants,
+    /// Distances below these are marked.
+    pub(crate) row_bounds: &'a [f32; TILE],
+    pub(crate) column_bounds: &'a [f32; TILE],
+}
+
+impl Tile<'_> {
+    /// Whether the slices are as long as kernels count on.
+    pub(super) fn assert_lengths(&self) {
+        assert!(self.rows.len() >= TILE * self.stride && 4 * self.groups <= self.stride);
+        assert!(self.panel.len() >= self.groups * PANEL_STEP);
+    }
+}
+
+/// What a tile gives.
+#[derive(Debug, Clone)]
+pub(crate) struct TileOut {
+    /// Row by row.
+    pub(crate) distances: [[f32; TILE]; TILE],
+    /// For each row a bit per column: the distance is below the row's bound.
+    pub(crate) row_masks: [u64; TILE],
+    /// For each row a bit per column: the distance is below the column's bound.
+    pub(crate) column_masks: [u64; TILE],
+}
+
+impl Default for TileOut {
+    fn default() -> Self {
+        Self { distances: [[0.0; TILE]; TILE], row_masks: [0; TILE], column_masks: [0; TILE] }
+    }
+}

@@ -1,0 +1,66 @@
+//! A query compared with full vectors.
+
+use super::Segment;
+use super::search::Distances;
+use crate::kernels::prefetch;
+use crate::near::{Near, TopK};
+use crate::score::Scorer;
+
+/// Rows whose vectors are fetched ahead of the one that is compared.
+const AHEAD: usize = 3;
+
+/// A segment's vectors and what they are compared with.
+pub(super) struct ByVector<'a> {
+    scorer: &'a Scorer<'a>,
+    vectors: &'a [f32],
+    dimension: usize,
+    /// Empty unless the metric is cosine.
+    norms: &'a [f32],
+}
+
+impl<'a> ByVector<'a> {
+    pub(super) fn new(segment: &'a Segment, scorer: &'a Scorer<'a>) -> Self {
+        Self {
+            scorer,
+            vectors: segment.layout.vectors(&segment.bytes),
+            dimension: segment.meta.dimension.get(),
+            norms: segment.layout.inverse_norms(&segment.bytes),
+        }
+    }
+
+    #[inline]
+    fn vector(&self, row: u32) -> &'a [f32] {
+        &self.vectors[row as usize * self.dimension..][..self.dimension]
+    }
+
+    #[inline]
+    fn distance(&self, row: u32) -> f32 {
+        let norm = self.norms.get(row as usize).copied().unwrap_or_default();
+        self.scorer.distance(self.vector(row), norm)
+    }
+
+    /// The nearest `k` of `rows`, best first.
+    pub(super) fn order(&self, rows: &[Near], k: usize) -> Vec<Near> {
+        let mut top = TopK::new(k, rows.len());
+        rows.iter().take(AHEAD).for_each(|near| prefetch(self.vector(near.row())));
+        for (at, near) in rows.iter().enumerate() {
+            if let Some(ahead) = rows.get(at + AHEAD) {
+                prefetch(self.vector(ahead.row()));
+            }
+            top.offer(Near::new(self.distance(near.row()), near.row()));
+        }
+        top.into_sorted()
+    }
+}
+
+impl Distances for ByVector<'_> {
+    fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
+        rows.iter().take(AHEAD).for_each(|row| prefetch(self.vector(*row)));
+        for (at, row) in rows.iter().enumerate() {
+            if let Some(ahead) = rows.get(at + AHEAD) {
+                prefetch(self.vector(*ahead));
+            }
+            out.push(self.distance(*row));
+        }
+    }
+}
