@@ -56,7 +56,7 @@ pub struct GraphSpec {
     /// Edges per node above level 0; level 0 holds twice as many. 4 to 64.
     pub m: u32,
     /// How much work is done for a good graph: hnsw_rs keeps so many candidates while it links a node, the bulk
-    /// builder compares each node with the nodes of ef_construction / 20 (4 to 16) neighbourhoods. 16 to 2,000.
+    /// builder compares each node with those of about 2 x ef_construction x 7 / 200 neighbourhoods. 16 to 2,000.
     pub ef_construction: u32,
     /// Candidates kept while searching, unless a request says otherwise. 10 to 10,000.
     pub ef: u32,

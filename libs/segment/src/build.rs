@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sluice_core::{Dimension, GraphBuilder, GraphSpec, Metric, Quantization, Schema};
 
+use crate::codes::{Codes, code_stride};
 use crate::columns::write_column;
 use crate::format::{GraphMeta, Kind, MAX_ROWS, Meta, SegmentWriter, key_hash, key_slots};
-use crate::codes::{Codes, code_stride};
-use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY};
+use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY, fanout};
 use crate::row::Rows;
 use crate::score::inverse_norm;
 use crate::{BuildError, Cancelled};
@@ -41,8 +41,8 @@ const CHECK_EVERY: usize = 1024;
 ///
 /// Without a graph that is the order of rows, the key index and the dictionaries. With one come the codes, twice
 /// while points are put in order, and then:
-/// - bulk: the slots of offers, projections, buckets (4 bytes for each of about 2 x ef_construction / 20 that a row
-///   joins), and lists of edges with their lengths, in both directions;
+/// - bulk: the slots of offers, projections, buckets (4 bytes for each that a row joins,
+///   twice while they are made), and lists of edges with their lengths, in both directions;
 /// - hnsw_rs: about 700 bytes per point and 64 per edge, of which every point has up to 2 x m on level 0 in each of
 ///   its lists.
 pub fn build_memory(rows: u64, dimension: Dimension, graph: &GraphSpec) -> u64 {
@@ -61,7 +61,7 @@ pub fn build_memory(rows: u64, dimension: Dimension, graph: &GraphSpec) -> u64 {
             (700 + 2 * m * 64 + 3 * m * 4 + codes, ef * (m * 200 + dimension.get() as u64))
         }
         GraphBuilder::Bulk => {
-            let buckets = 4 * 2 * (ef / 20).clamp(4, 16) * 2;
+            let buckets = 4 * 2 * (2 * fanout(graph.ef_construction) as u64 + 2);
             let lists = 2 * 2 * m * 8 + 2 * m * 12;
             (2 * codes + SLOT_MEMORY as u64 + 64 + buckets + lists, SCRATCH_ROWS * (2 * codes + 512))
         }
@@ -89,9 +89,7 @@ pub(crate) fn build(
         return Err(BuildError::TooLarge { what: "rows", got: rows.len() as u64, max: MAX_ROWS as u64 });
     }
     let made = match rows.len() >= options.graph.min_records as usize {
-        true => {
-            Some(graph::build(rows, schema.dimension.get(), schema.metric, options, known, cancelled)?)
-        }
+        true => Some(graph::build(rows, schema.dimension.get(), schema.metric, options, known, cancelled)?),
         false => None,
     };
     let written = write(rows, schema, options, made, path, cancelled);

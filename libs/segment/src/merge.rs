@@ -81,7 +81,10 @@ impl<'a> Edges<'a> {
         for neighbour in segment.neighbours(row) {
             match places[neighbour as usize] {
                 NO_ROW => out.extend(
-                    segment.neighbours(neighbour).map(|n| places[n as usize]).filter(|place| *place != NO_ROW),
+                    segment
+                        .neighbours(neighbour)
+                        .map(|n| places[n as usize])
+                        .filter(|place| *place != NO_ROW),
                 ),
                 place => out.push(place),
             }

@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::space::{Bounds, DIRECTIONS, Projection, Space, mixed};
 use crate::codes::Codes;
-use crate::kernels::codes::{Constants, PANEL_STEP, TILE, Tile, TileOut, ZERO, code_kernels};
+use crate::kernels::codes::{Constants, TILE, Tile, TileOut, ZERO, code_kernels};
+use crate::kernels::prefetch;
 use crate::mapping::Unit;
 
 /// Coded rows as points. Distances are squared, between what the codes stand for.
@@ -66,11 +67,18 @@ fn distance(a: &Point, b: &Point, product: i32) -> f32 {
     if raw > 0.0 { raw } else { 0.0 }
 }
 
+/// Points whose codes are fetched ahead of those that are copied.
+const AHEAD: usize = 4;
+
+/// Turns four codes into signed ones.
+const SIGNS: u32 = u32::from_ne_bytes([ZERO; 4]);
+
 /// Points as rows and as columns of tiles.
 #[derive(Default)]
 pub(crate) struct CodeBlock {
-    rows: Vec<i8>,
-    panels: Vec<u8>,
+    rows: Vec<u8>,
+    /// Groups of four signed components, of each column of a tile in turn.
+    panels: Vec<u32>,
     constants: Vec<Constants>,
 }
 
@@ -105,7 +113,7 @@ impl Space for CodeSpace<'_> {
         });
     }
 
-    fn projections(&self, seed: u64) -> Vec<Projection> {
+    fn projections(&self, points: &[u32], seed: u64) -> Vec<Projection> {
         let kernels = code_kernels();
         let sign = |bits: u64| if bits & 1 == 0 { 1i8 } else { -1 };
         let directions: Vec<(Vec<i8>, i32)> = (0..DIRECTIONS as u64)
@@ -116,14 +124,15 @@ impl Space for CodeSpace<'_> {
                 (signs, bias)
             })
             .collect();
-        let points = self.constants.par_iter().enumerate().with_min_len(1024);
-        let along = |point: u32, constants: &Point, (signs, bias): &(Vec<i8>, i32)| {
+        let along = |point: u32, (signs, bias): &(Vec<i8>, i32)| {
+            let constants = &self.constants[point as usize];
             let product = (kernels.dot)(self.code(point), signs) - bias;
             // the last sign stands for the extra component as well
             let extra = signs.last().map_or(0.0, |s| f32::from(*s)) * constants.extra;
             constants.scale * product as f32 + extra
         };
-        points.map(|(at, c)| std::array::from_fn(|d| along(at as u32, c, &directions[d]))).collect()
+        let points = points.par_iter().with_min_len(1024);
+        points.map(|point| std::array::from_fn(|d| along(*point, &directions[d]))).collect()
     }
 
     fn gather(&self, points: &[u32], block: &mut CodeBlock) {
@@ -131,16 +140,19 @@ impl Space for CodeSpace<'_> {
         block.rows.clear();
         block.rows.reserve(tiles * TILE * self.stride);
         block.panels.clear();
-        block.panels.resize(tiles * self.groups * PANEL_STEP, ZERO);
+        block.panels.resize(tiles * self.groups * TILE, 0);
         block.constants.clear();
-        for (points, panel) in points.chunks(TILE).zip(block.panels.chunks_exact_mut(self.groups * PANEL_STEP)) {
+        for (points, panel) in points.chunks(TILE).zip(block.panels.chunks_exact_mut(self.groups * TILE)) {
             let mut constants = Constants::default();
             for (at, point) in points.iter().enumerate() {
-                let code = self.code(*point);
-                block.rows.extend(code.iter().map(|byte| (byte ^ ZERO).cast_signed()));
-                for (four, step) in code.as_chunks::<4>().0.iter().zip(panel.chunks_exact_mut(PANEL_STEP)) {
-                    step[4 * at..][..4].copy_from_slice(four);
+                if let Some(ahead) = points.get(at + AHEAD) {
+                    prefetch(self.code(*ahead));
                 }
+                let code = self.code(*point);
+                block.rows.extend_from_slice(code);
+                let places = panel[at..].iter_mut().step_by(TILE);
+                let fours = code.as_chunks::<4>().0;
+                places.zip(fours).for_each(|(place, four)| *place = u32::from_ne_bytes(*four) ^ SIGNS);
                 let Point { scale, norm, extra, sum } = self.constants[*point as usize];
                 constants.scales[at] = scale;
                 constants.norms[at] = norm;
@@ -149,16 +161,22 @@ impl Space for CodeSpace<'_> {
             }
             block.constants.push(constants);
         }
-        block.rows.resize(tiles * TILE * self.stride, 0);
+        block.rows.resize(tiles * TILE * self.stride, ZERO);
     }
 
-    fn tile(&self, rows: (&CodeBlock, usize), columns: (&CodeBlock, usize), bounds: Bounds<'_>, out: &mut TileOut) {
+    fn tile(
+        &self,
+        rows: (&CodeBlock, usize),
+        columns: (&CodeBlock, usize),
+        bounds: Bounds<'_>,
+        out: &mut TileOut,
+    ) {
         let ((rows, i), (columns, j)) = (rows, columns);
-        let (row_bytes, panel_bytes) = (TILE * self.stride, self.groups * PANEL_STEP);
+        let (row_bytes, panel_fours) = (TILE * self.stride, self.groups * TILE);
         let tile = Tile {
             rows: &rows.rows[i * row_bytes..][..row_bytes],
             stride: self.stride,
-            panel: &columns.panels[j * panel_bytes..][..panel_bytes],
+            panel: bytemuck::cast_slice(&columns.panels[j * panel_fours..][..panel_fours]),
             groups: self.groups,
             row: &rows.constants[i],
             column: &columns.constants[j],

@@ -110,7 +110,7 @@ impl Space for FullSpace<'_> {
         out.extend(to.iter().map(|to| self.distance(from, *to)));
     }
 
-    fn projections(&self, seed: u64) -> Vec<Projection> {
+    fn projections(&self, points: &[u32], seed: u64) -> Vec<Projection> {
         let dimension = self.vectors.first().map_or(0, |v| v.len());
         let sign = |bits: u64| if bits & 1 == 0 { 1f32 } else { -1.0 };
         let directions: Vec<Vec<f32>> = (0..DIRECTIONS as u64)
@@ -125,7 +125,7 @@ impl Space for FullSpace<'_> {
             let extra = self.extras().get(row).map_or(0.0, |e| *e as f32);
             (kernels().dot)(self.vectors[row], rest) * norm + last.first().map_or(0.0, |s| s * extra)
         };
-        (0..self.vectors.len()).map(|row| std::array::from_fn(|d| along(row, &directions[d]))).collect()
+        points.iter().map(|row| std::array::from_fn(|d| along(*row as usize, &directions[d]))).collect()
     }
 
     fn gather(&self, points: &[u32], block: &mut Vec<u32>) {
@@ -133,7 +133,13 @@ impl Space for FullSpace<'_> {
         block.extend_from_slice(points);
     }
 
-    fn tile(&self, rows: (&Vec<u32>, usize), columns: (&Vec<u32>, usize), bounds: Bounds<'_>, out: &mut TileOut) {
+    fn tile(
+        &self,
+        rows: (&Vec<u32>, usize),
+        columns: (&Vec<u32>, usize),
+        bounds: Bounds<'_>,
+        out: &mut TileOut,
+    ) {
         let part = |(points, tile): (&Vec<u32>, usize)| {
             let start = tile * TILE;
             points.iter().copied().take(start + TILE).skip(start).enumerate().collect::<Vec<_>>()

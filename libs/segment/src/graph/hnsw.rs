@@ -119,4 +119,3 @@ fn fill(list: &mut [u32], row: usize, found: Option<&Vec<Neighbour>>, level: u8)
         }
     }
 }
-

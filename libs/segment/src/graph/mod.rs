@@ -16,7 +16,7 @@ use sluice_core::{GraphBuilder, Metric};
 use crate::codes::Codes;
 use crate::row::Rows;
 use crate::{BuildOptions, Cancelled};
-pub(crate) use bulk::{Known, SLOT_MEMORY};
+pub(crate) use bulk::{Known, SLOT_MEMORY, fanout};
 use code_space::CodeSpace;
 use equals::Equals;
 use full_space::FullSpace;
@@ -54,6 +54,10 @@ pub(crate) struct Level {
 /// Places kept free in every list, for edges that repairs and rings of equal vectors add.
 const SPARE: usize = 2;
 
+/// Vectors of fewer components have no codes: a code takes a line of 64 bytes, and with few components its rounding
+/// does not even out.
+const SMALLEST_CODED: usize = 32;
+
 /// A graph, and the codes by which it may be walked.
 pub(crate) struct Made {
     pub(crate) graph: Graph,
@@ -76,8 +80,8 @@ pub(crate) fn build(
     let full = FullSpace::new(rows, metric);
     let equals = Equals::find(&full);
     let firsts = equals.firsts();
-    let codes = Codes::of(rows, dimension, metric);
-    let codes = tell_apart(&full, &CodeSpace::new(&codes, full.extras()), &firsts).then_some(codes);
+    let codes = (dimension >= SMALLEST_CODED).then(|| Codes::of(rows, dimension, metric));
+    let codes = codes.filter(|codes| tell_apart(&full, &CodeSpace::new(codes, full.extras()), &firsts));
     let spec = &options.graph;
     let mut graph = match (spec.builder, &codes) {
         (GraphBuilder::HnswRs, _) => hnsw::build(&full, &shuffled(&firsts, options.seed), spec, cancelled)?,
@@ -134,7 +138,8 @@ fn bulk_of<S: Space>(
     if let Some(first) = upper.first_mut() {
         first.below.clone_from(&first.rows);
     }
-    let entry = if upper.is_empty() { firsts.get(part.entry as usize).copied().unwrap_or(0) } else { part.entry };
+    let entry =
+        if upper.is_empty() { firsts.get(part.entry as usize).copied().unwrap_or(0) } else { part.entry };
     Ok(Graph { level0, upper, entry, ..part })
 }
 

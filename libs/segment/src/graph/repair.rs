@@ -7,8 +7,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::full_space::FullSpace;
 use super::Graph;
+use super::full_space::FullSpace;
 use super::walk::{Links, Scratch, Target, beam};
 use crate::Cancelled;
 use crate::build::check_cancelled;
@@ -145,15 +145,13 @@ pub(super) fn every_level(
     let mut scratch = Scratch::default();
     let mut entry = graph.entry;
     for super::Level { rows, below, neighbours } in graph.upper.iter_mut().rev() {
-        let mut level =
-            Level { neighbours, stride: graph.stride, entry, rows: Some(rows.as_slice()), space };
+        let mut level = Level { neighbours, stride: graph.stride, entry, rows: Some(rows.as_slice()), space };
         level.reach_all(&mut scratch)?;
         level.return_all(&mut scratch)?;
         entry = below[entry as usize];
         check_cancelled(cancelled)?;
     }
-    let mut level =
-        Level { neighbours: &mut graph.level0, stride: graph.stride0, entry, rows: None, space };
+    let mut level = Level { neighbours: &mut graph.level0, stride: graph.stride0, entry, rows: None, space };
     level.reach_all(&mut scratch)?;
     check_cancelled(cancelled)?;
     level.return_all(&mut scratch)?;

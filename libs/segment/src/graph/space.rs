@@ -18,15 +18,21 @@ pub(crate) trait Space: Sync + Sized {
     /// Appends the distances of `from` to each of `to`.
     fn distances(&self, from: u32, to: &[u32], out: &mut Vec<f32>);
 
-    /// Where each point lies along [`DIRECTIONS`] directions that `seed` decides.
-    fn projections(&self, seed: u64) -> Vec<Projection>;
+    /// Where each of `points` lies along [`DIRECTIONS`] directions that `seed` decides.
+    fn projections(&self, points: &[u32], seed: u64) -> Vec<Projection>;
 
     /// Copies `points` together, in the place of what `block` held.
     fn gather(&self, points: &[u32], block: &mut Self::Block);
 
     /// The distances of points `TILE * i ..` of `rows` to points `TILE * j ..` of `columns`; what lies beyond the
     /// end of a block is of no meaning.
-    fn tile(&self, rows: (&Self::Block, usize), columns: (&Self::Block, usize), bounds: Bounds<'_>, out: &mut TileOut);
+    fn tile(
+        &self,
+        rows: (&Self::Block, usize),
+        columns: (&Self::Block, usize),
+        bounds: Bounds<'_>,
+        out: &mut TileOut,
+    );
 
     /// The same points, number `i` being what was `order[i]`.
     fn reordered(&self, order: &[u32]) -> Self;
@@ -70,16 +76,21 @@ impl<S: Space> Space for Part<'_, S> {
         self.space.distances(self.points[from as usize], &self.inner(to), out);
     }
 
-    fn projections(&self, seed: u64) -> Vec<Projection> {
-        let all = self.space.projections(seed);
-        self.points.iter().map(|p| all[*p as usize]).collect()
+    fn projections(&self, points: &[u32], seed: u64) -> Vec<Projection> {
+        self.space.projections(&self.inner(points), seed)
     }
 
     fn gather(&self, points: &[u32], block: &mut Self::Block) {
         self.space.gather(&self.inner(points), block);
     }
 
-    fn tile(&self, rows: (&Self::Block, usize), columns: (&Self::Block, usize), bounds: Bounds<'_>, out: &mut TileOut) {
+    fn tile(
+        &self,
+        rows: (&Self::Block, usize),
+        columns: (&Self::Block, usize),
+        bounds: Bounds<'_>,
+        out: &mut TileOut,
+    ) {
         self.space.tile(rows, columns, bounds, out);
     }
 

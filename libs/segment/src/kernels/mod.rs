@@ -63,11 +63,16 @@ pub fn instruction_set() -> &'static str {
 /// Asks the processor to fetch the first lines of `data`; only a hint.
 #[inline]
 pub(crate) fn prefetch<T>(data: &[T]) {
+    prefetch_lines::<T, 24>(data);
+}
+
+/// Asks the processor to fetch at most `LINES` lines of `data`; only a hint.
+#[inline]
+pub(crate) fn prefetch_lines<T, const LINES: usize>(data: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         const LINE: usize = 64;
-        const LINES: usize = 24;
         let start = data.as_ptr().cast::<i8>();
         let bytes = size_of_val(data).min(LINE * LINES);
         for at in (0..bytes).step_by(LINE) {

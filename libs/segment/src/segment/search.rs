@@ -105,6 +105,20 @@ fn again(k: usize) -> usize {
     (k / 2).max(20)
 }
 
+/// How many of `found` are to be compared once more: `wanted`, but of a run of equally near rows only `k` count, so
+/// that copies of one vector, coded a little too near, do not keep others from that.
+fn worth_a_look(found: &[Near], wanted: usize, k: usize) -> usize {
+    let (mut counted, mut run) = (0, 0);
+    for (at, near) in found.iter().enumerate() {
+        if counted == wanted {
+            return at;
+        }
+        run = if at > 0 && found[at - 1].is_as_near_as(*near) { run + 1 } else { 1 };
+        counted += usize::from(run <= k);
+    }
+    found.len()
+}
+
 /// One search over one segment.
 struct Search<'a> {
     segment: &'a Segment,
@@ -148,7 +162,8 @@ impl Search<'_> {
         for level in (1..=layout.upper_levels()).rev() {
             let upper = layout.upper(bytes, level);
             let links = Links { neighbours: upper.neighbours, stride: graph.stride as usize };
-            from = descend(links, from, &OnLevel { search: self, distances, rows: Some(upper.rows) }, scratch);
+            from =
+                descend(links, from, &OnLevel { search: self, distances, rows: Some(upper.rows) }, scratch);
             from = upper.below[from as usize];
         }
         let links = Links { neighbours: layout.level0(bytes), stride: graph.stride0 as usize };
@@ -156,15 +171,14 @@ impl Search<'_> {
         let target = OnLevel { search: self, distances, rows: None };
         let walked = match self.live {
             Live::All => {
-                // k is at least 1, and more than k of equally near rows are not asked for
-                pool(links, starts, (ef, self.query.k), &target, scratch)?;
+                pool(links, starts, (ef, wanted), &target, scratch)?;
                 Walked::Done
             }
             _ => beam(links, starts, ef, self.count.saturating_add(64 * ef), &target, scratch)?,
         };
         let found = scratch.found();
         let complete = walked == Walked::Done && found.len() >= self.query.k.min(self.count);
-        Ok(complete.then(|| found[..found.len().min(wanted)].to_vec()))
+        Ok(complete.then(|| found[..worth_a_look(found, wanted, self.query.k)].to_vec()))
     }
 
     /// Compares the query with every live row.

@@ -7,12 +7,17 @@ use super::partition::{bits, valid};
 use super::slots::{Slots, lock};
 use crate::graph::space::{Bounds, Projection, Space};
 use crate::kernels::codes::{TILE, TileOut};
+use crate::kernels::prefetch_lines;
+
+/// Points whose slots are fetched ahead of those that are offered to.
+const AHEAD: usize = 2;
 
 /// Memory of one thread for buckets, kept from one to the next.
 pub(super) struct Leaf<B> {
     block: B,
     nearest: Nearest,
     out: Box<TileOut>,
+    lines: Vec<Projection>,
     /// Offers by receiver: where each one's begin, and (distance, who is offered).
     starts: Vec<u32>,
     offers: Vec<(f32, u32)>,
@@ -24,6 +29,7 @@ impl<B: Default> Default for Leaf<B> {
             block: B::default(),
             nearest: Nearest::default(),
             out: Box::default(),
+            lines: Vec::new(),
             starts: Vec::new(),
             offers: Vec::new(),
         }
@@ -50,14 +56,18 @@ impl<B: Default + Send + Sync> Leaf<B> {
             }
         }
         self.group(bucket.len());
+        self.lines.clear();
+        self.lines.extend(bucket.iter().map(|point| projections[*point as usize]));
         for (at, point) in bucket.iter().enumerate() {
-            let here = &projections[*point as usize];
+            if let Some(ahead) = bucket.get(at + AHEAD) {
+                prefetch_lines::<_, 5>(std::slice::from_ref(&slots[*ahead as usize]));
+            }
             let mut slots = lock(&slots[*point as usize]);
             let own = self.nearest.of(at);
             let others = &self.offers[self.starts[at] as usize..self.starts[at + 1] as usize];
             for (distance, other) in own.chain(others.iter().copied()) {
-                let other = bucket[other as usize];
-                slots.offer(here, &projections[other as usize], distance, other);
+                let there = &self.lines[other as usize];
+                slots.offer(&self.lines[at], there, distance, bucket[other as usize]);
             }
         }
     }
@@ -84,9 +94,7 @@ impl<B: Default + Send + Sync> Leaf<B> {
     /// Groups by receiver what each point is to be offered as, but where the receiver found it by itself.
     fn group(&mut self, points: usize) {
         let Self { nearest, starts, offers, .. } = self;
-        let wanted = |point: usize, other: u32| {
-            nearest.of(other as usize).all(|(_, found)| found as usize != point)
-        };
+        let wanted = |point: usize, other: u32| !nearest.has(other as usize, point as u32);
         starts.clear();
         starts.resize(points + 1, 0);
         for point in 0..points {

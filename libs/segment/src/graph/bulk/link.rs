@@ -41,7 +41,8 @@ impl Lists {
         fill: impl Fn(u32, &mut Work) + Sync,
     ) -> Result<(), Cancelled> {
         let degree = self.degree;
-        let lists = self.neighbours.par_chunks_exact_mut(degree).zip(self.distances.par_chunks_exact_mut(degree));
+        let lists =
+            self.neighbours.par_chunks_exact_mut(degree).zip(self.distances.par_chunks_exact_mut(degree));
         lists.enumerate().with_min_len(256).try_for_each_init(Work::default, |work, (point, lists)| {
             if point.is_multiple_of(1024) {
                 check_cancelled(cancelled)?;

@@ -30,6 +30,7 @@ use super::{Graph, Level, SPARE};
 use crate::Cancelled;
 use crate::build::check_cancelled;
 use crate::format::NO_ROW;
+use crate::kernels::codes::BEST;
 use leaf::Leaf;
 use link::Lists;
 use partition::{Buckets, Plan};
@@ -62,16 +63,21 @@ pub(super) struct Effort {
 }
 
 impl Effort {
-    /// `ef_construction` 200 stands for 10 buckets of all points and 10 of a quarter of them; merging reuses edges,
-    /// of which many are long, and so needs less.
+    /// At `ef_construction` 200 a point joins 7 buckets of all points and 7 of a quarter of them, and a graph of real
+    /// text needs no more candidates than one that hnswlib builds at 200. Merging reuses edges, many of them long,
+    /// and so needs less. The two coarse scales cost little, and join groups that lie far apart.
     fn new(spec: &GraphSpec, merging: bool) -> Self {
-        let fanout = (spec.ef_construction as usize / 20).clamp(4, 16);
-        // the two coarse scales cost little, and join groups that lie far apart
+        let fanout = fanout(spec.ef_construction);
         match merging {
-            true => Self { neighbours: 8, fanout: fanout.div_ceil(2), scales: vec![(16, 1), (64, 1)] },
-            false => Self { neighbours: 8, fanout, scales: vec![(4, fanout), (16, 1), (64, 1)] },
+            true => Self { neighbours: 6, fanout: fanout.div_ceil(2), scales: vec![(16, 1), (64, 1)] },
+            false => Self { neighbours: 6, fanout, scales: vec![(4, fanout), (16, 1), (64, 1)] },
         }
     }
+}
+
+/// Buckets that a point joins at a scale.
+pub(crate) fn fanout(ef_construction: u32) -> usize {
+    (ef_construction as usize * 7 / 200).clamp(3, BEST)
 }
 
 /// Builds the graph of the points of `space`, on the rayon pool that it is called in.
@@ -108,7 +114,15 @@ pub(super) fn build<S: Space>(
     let mut number = 1;
     while rows.len() >= SMALLEST_LEVEL {
         let points: Vec<u32> = rows.iter().map(|row| place[*row as usize]).collect();
-        upper.push(upper_level(&space, points, &rows, (m, stride), &effort, mixed(seed ^ number), cancelled)?);
+        upper.push(upper_level(
+            &space,
+            points,
+            &rows,
+            (m, stride),
+            &effort,
+            mixed(seed ^ number),
+            cancelled,
+        )?);
         number += 1;
         rows.retain(|row| stands_on(*row, seed, number));
     }
@@ -169,7 +183,8 @@ fn level<S: Space>(
             buckets.extend(partition::split(space, points, &plan, mixed(seed ^ part), cancelled)?.buckets);
         }
     }
-    let projections = space.projections(seed);
+    let everything: Vec<u32> = (0..space.len() as u32).collect();
+    let projections = space.projections(&everything, seed);
     let slots: Vec<Mutex<Slots>> = (0..space.len()).map(|_| Mutex::default()).collect();
     if let Some(known) = known {
         offer_known(space, &slots, &projections, known, cancelled)?;
@@ -204,7 +219,12 @@ fn offer_known<S: Space>(
             space.distances(point, neighbours, distances);
             let mut slots = slots::lock(&slots[point as usize]);
             for (neighbour, distance) in neighbours.iter().zip(distances.iter()) {
-                slots.offer(&projections[point as usize], &projections[*neighbour as usize], *distance, *neighbour);
+                slots.offer(
+                    &projections[point as usize],
+                    &projections[*neighbour as usize],
+                    *distance,
+                    *neighbour,
+                );
             }
             Ok(())
         },
@@ -236,7 +256,7 @@ fn upper_level<S: Space>(
     let plan = Plan::new(effort.fanout);
     let everything = (0..part.len() as u32).collect();
     let buckets = partition::split(&part, everything, &plan, seed, cancelled)?.buckets;
-    let effort = Effort { neighbours: 16, scales: Vec::new(), ..effort.clone() };
+    let effort = Effort { neighbours: BEST, scales: Vec::new(), ..effort.clone() };
     let lists = level(&part, buckets, m, &effort, seed, None, cancelled)?;
     let same: Vec<u32> = (0..rows.len() as u32).collect();
     Ok(Level { rows: rows.to_vec(), below: Vec::new(), neighbours: in_old_order(&lists, stride, &same) })

@@ -1,29 +1,34 @@
 //! The nearest few of each point of a block, collected while tiles of distances come by.
 
-use crate::kernels::codes::TILE;
+use crate::kernels::codes::{BEST, Best, TILE, code_kernels};
 
-/// For each of some points the nearest `k` that were offered.
-#[derive(Debug, Default)]
+/// For each of some points the nearest `k` that were offered; `k` is at most [`BEST`].
+#[derive(Debug)]
 pub(super) struct Nearest {
     k: usize,
-    distances: Vec<f32>,
-    others: Vec<u32>,
+    best: Vec<Best>,
     /// The distance that an offer must be below, point by point; below everything where there is no point.
     bounds: Vec<[f32; TILE]>,
+    insert: fn(&mut Best, f32, u32),
+}
+
+impl Default for Nearest {
+    fn default() -> Self {
+        Self { k: 0, best: Vec::new(), bounds: Vec::new(), insert: code_kernels().insert }
+    }
 }
 
 impl Nearest {
     /// Empties the lists, for `points` points.
     pub(super) fn reset(&mut self, points: usize, k: usize) {
+        debug_assert!((1..=BEST).contains(&k));
         self.k = k;
-        self.distances.clear();
-        self.distances.resize(points * k, f32::INFINITY);
-        self.others.clear();
-        self.others.resize(points * k, u32::MAX);
+        self.best.clear();
+        self.best.resize(points, Best::NONE);
         self.bounds.clear();
-        self.bounds.resize(points.div_ceil(TILE), [f32::NEG_INFINITY; TILE]);
-        for at in 0..points {
-            self.bounds[at / TILE][at % TILE] = f32::INFINITY;
+        self.bounds.resize(points.div_ceil(TILE), [f32::INFINITY; TILE]);
+        if let Some(last) = self.bounds.last_mut() {
+            last[(points - 1) % TILE + 1..].fill(f32::NEG_INFINITY);
         }
     }
 
@@ -37,27 +42,24 @@ impl Nearest {
     pub(super) fn offer(&mut self, point: usize, distance: f32, other: u32) {
         let bound = &mut self.bounds[point / TILE][point % TILE];
         // the bound may have moved since the tile was computed
-        if distance >= *bound {
-            return;
+        if distance < *bound {
+            let best = &mut self.best[point];
+            (self.insert)(best, distance, other);
+            *bound = best.distances[self.k - 1];
         }
-        let from = point * self.k;
-        let (distances, others) =
-            (&mut self.distances[from..from + self.k], &mut self.others[from..from + self.k]);
-        let mut at = self.k - 1;
-        while at > 0 && distances[at - 1] > distance {
-            distances[at] = distances[at - 1];
-            others[at] = others[at - 1];
-            at -= 1;
-        }
-        distances[at] = distance;
-        others[at] = other;
-        *bound = distances[self.k - 1];
     }
 
     /// The nearest of `point`, best first.
     pub(super) fn of(&self, point: usize) -> impl Iterator<Item = (f32, u32)> + '_ {
-        let range = point * self.k..(point + 1) * self.k;
-        let pairs = self.distances[range.clone()].iter().copied().zip(self.others[range].iter().copied());
+        let Best { distances, others } = &self.best[point];
+        let pairs = distances.iter().copied().zip(others.iter().copied()).take(self.k);
         pairs.take_while(|(_, other)| *other != u32::MAX)
+    }
+
+    /// Whether `other` is among the nearest of `point`.
+    #[inline]
+    pub(super) fn has(&self, point: usize, other: u32) -> bool {
+        // what stands beyond the nearest k is of no account
+        self.best[point].others[..self.k].contains(&other)
     }
 }

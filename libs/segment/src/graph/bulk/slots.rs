@@ -20,24 +20,19 @@ const DIRECTION_BITS: u16 = 0x3fff;
 
 /// Offers kept for one point.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Slots {
-    directions: [u16; SLOTS],
-    distances: [f32; SLOTS],
-    neighbours: [u32; SLOTS],
     len: u8,
     /// The place of the farthest, when all are taken.
     farthest: u8,
+    directions: [u16; SLOTS],
+    distances: [f32; SLOTS],
+    neighbours: [u32; SLOTS],
 }
 
 impl Default for Slots {
     fn default() -> Self {
-        Self {
-            directions: [0; SLOTS],
-            distances: [0.0; SLOTS],
-            neighbours: [0; SLOTS],
-            len: 0,
-            farthest: 0,
-        }
+        Self { directions: [0; SLOTS], distances: [0.0; SLOTS], neighbours: [0; SLOTS], len: 0, farthest: 0 }
     }
 }
 

@@ -15,7 +15,9 @@ mod x86;
 
 use std::sync::OnceLock;
 
-pub(crate) use tile::{Constants, PANEL_STEP, TILE, Tile, TileOut};
+#[cfg(test)]
+use tile::PANEL_STEP;
+pub(crate) use tile::{BEST, Best, Constants, TILE, Tile, TileOut};
 
 /// What code 0 of a component looks like.
 pub(crate) const ZERO: u8 = 128;
@@ -35,6 +37,8 @@ pub(crate) struct CodeKernels {
     pub(crate) find: fn(&[u16], u16) -> Option<usize>,
     /// For each of sixteen components a bit: whether `a` is larger there than `b`.
     pub(crate) larger: fn(&[f32; 16], &[f32; 16]) -> u16,
+    /// Puts a point among the nearest, unless it is farther than all of them.
+    pub(crate) insert: fn(&mut Best, f32, u32),
 }
 
 /// Longest code; sums of products of 255 x 127 stay far below the largest `i32`.

@@ -12,6 +12,7 @@ pub(super) const KERNELS: CodeKernels = CodeKernels {
     tile: plain::tile,
     find: plain::find,
     larger: plain::larger,
+    insert: plain::insert,
 };
 
 fn dot(codes: &[u8], query: &[i8]) -> i32 {

@@ -1,9 +1,9 @@
 //! Kernels without special instructions, written so that compilers can turn them into vector code.
 
 use super::CodeKernels;
-use super::tile::{PANEL_STEP, TILE, Tile, TileOut};
+use super::tile::{BEST, Best, PANEL_STEP, TILE, Tile, TileOut};
 
-pub(super) const KERNELS: CodeKernels = CodeKernels { name: "plain", dot, dot4, tile, find, larger };
+pub(super) const KERNELS: CodeKernels = CodeKernels { name: "plain", dot, dot4, tile, find, larger, insert };
 
 #[inline(always)]
 pub(super) fn dot(codes: &[u8], query: &[i8]) -> i32 {
@@ -37,7 +37,7 @@ fn finish(tile: &Tile<'_>, row: usize, sums: &[i32; TILE], out: &mut TileOut) {
     let (r, c) = (tile.row, tile.column);
     let (mut within_row, mut within_column) = (0u64, 0u64);
     for column in 0..TILE {
-        let product = (sums[column] - r.biases[row]) as f32;
+        let product = (sums[column] - c.biases[column]) as f32;
         let twice = (r.scales[row] + r.scales[row]) * c.scales[column];
         let apart = r.extras[row] - c.extras[column];
         let raw = ((r.norms[row] + c.norms[column]) - twice * product) + apart * apart;
@@ -58,4 +58,16 @@ pub(super) fn find(numbers: &[u16], number: u16) -> Option<usize> {
 #[inline(always)]
 pub(super) fn larger(a: &[f32; 16], b: &[f32; 16]) -> u16 {
     a.iter().zip(b).enumerate().map(|(bit, (a, b))| u16::from(a > b) << bit).sum()
+}
+
+#[inline(always)]
+pub(super) fn insert(best: &mut Best, distance: f32, other: u32) {
+    let Best { distances, others } = best;
+    let place = distances.partition_point(|there| *there <= distance);
+    if place < BEST {
+        distances.copy_within(place..BEST - 1, place + 1);
+        others.copy_within(place..BEST - 1, place + 1);
+        distances[place] = distance;
+        others[place] = other;
+    }
 }

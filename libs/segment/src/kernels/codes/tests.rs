@@ -68,8 +68,8 @@ fn constants(next: &mut impl FnMut() -> u64, extra: bool) -> Constants {
 fn every_kernel_gives_the_same_tile_to_the_last_bit() {
     for (groups, stride) in [(0, 64), (1, 64), (5, 64), (16, 64), (96, 384), (33, 192)] {
         let mut next = numbers(groups as u64 + 1);
-        let rows: Vec<i8> = (0..TILE * stride).map(|_| next() as i8).collect();
-        let panel: Vec<u8> = (0..groups * PANEL_STEP).map(|_| next() as u8).collect();
+        let rows: Vec<u8> = (0..TILE * stride).map(|_| next() as u8).collect();
+        let panel: Vec<i8> = (0..groups * PANEL_STEP).map(|_| next() as i8).collect();
         let (row, column) = (constants(&mut next, groups % 2 == 1), constants(&mut next, groups % 2 == 1));
         let row_bounds = std::array::from_fn(|i| if i % 7 == 0 { f32::INFINITY } else { next() as f32 });
         let column_bounds = std::array::from_fn(|i| if i % 5 == 0 { -1.0 } else { next() as f32 * 2.0 });
@@ -124,6 +124,21 @@ proptest! {
         let expected = numbers.iter().position(|n| *n == number);
         for kernels in available() {
             prop_assert_eq!((kernels.find)(&numbers, number), expected, "{}", kernels.name);
+        }
+    }
+
+    #[test]
+    fn every_kernel_keeps_the_nearest_in_order(offers in prop::collection::vec(0u8..30, 0..60)) {
+        let mut expected: Vec<(f32, u32)> = offers.iter().map(|d| f32::from(*d)).zip(0..).collect();
+        expected.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        expected.resize(BEST.max(offers.len()), (f32::INFINITY, u32::MAX));
+        for kernels in available() {
+            let mut best = Best::NONE;
+            for (distance, other) in offers.iter().zip(0..) {
+                (kernels.insert)(&mut best, f32::from(*distance), other);
+            }
+            let got: Vec<(f32, u32)> = best.distances.into_iter().zip(best.others).collect();
+            prop_assert_eq!(&got, &expected[..BEST], "{}", kernels.name);
         }
     }
 

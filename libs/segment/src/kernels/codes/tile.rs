@@ -1,7 +1,7 @@
 //! A tile: the distances of 48 rows to 48 columns, the dense step of building a graph.
 //!
-//! Rows lie one after another as signed codes. Columns lie in a panel: for each group of four components the four
-//! bytes of column 0, of column 1, and so on, so that one load serves sixteen columns.
+//! Rows lie one after another as codes. Columns lie in a panel as signed codes: for each group of four components the
+//! four bytes of column 0, of column 1, and so on, so that one load serves sixteen columns.
 
 /// Rows and columns of a tile.
 pub(crate) const TILE: usize = 48;
@@ -18,7 +18,7 @@ pub(crate) struct Constants {
     pub(crate) norms: [f32; TILE],
     /// One more component, which has no code.
     pub(crate) extras: [f32; TILE],
-    /// 128 x the sum of the codes.
+    /// 128 x the sum of the codes; only that of a column counts.
     pub(crate) biases: [i32; TILE],
 }
 
@@ -31,11 +31,11 @@ impl Default for Constants {
 /// What a tile is computed from.
 #[derive(Debug)]
 pub(crate) struct Tile<'a> {
-    /// `TILE` rows of `stride` signed codes.
-    pub(crate) rows: &'a [i8],
+    /// `TILE` rows of `stride` codes.
+    pub(crate) rows: &'a [u8],
     pub(crate) stride: usize,
     /// `groups` steps of [`PANEL_STEP`] bytes; 4 x `groups` is at most `stride`.
-    pub(crate) panel: &'a [u8],
+    pub(crate) panel: &'a [i8],
     pub(crate) groups: usize,
     pub(crate) row: &'a Constants,
     pub(crate) column: &'a Constants,
@@ -67,4 +67,21 @@ impl Default for TileOut {
     fn default() -> Self {
         Self { distances: [[0.0; TILE]; TILE], row_masks: [0; TILE], column_masks: [0; TILE] }
     }
+}
+
+/// How many of the nearest are kept for a point at most.
+pub(crate) const BEST: usize = 16;
+
+/// The nearest of what was offered to a point, best first; of equals the first to come stands first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(align(64))]
+pub(crate) struct Best {
+    /// Infinite where there is nothing.
+    pub(crate) distances: [f32; BEST],
+    pub(crate) others: [u32; BEST],
+}
+
+impl Best {
+    /// Nothing yet.
+    pub(crate) const NONE: Self = Self { distances: [f32::INFINITY; BEST], others: [u32::MAX; BEST] };
 }

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{PANEL_STEP, TILE, Tile, TileOut};
+use super::tile::{Best, PANEL_STEP, TILE, Tile, TileOut};
 use super::{CodeKernels, plain};
 
 pub(super) fn available() -> Vec<CodeKernels> {
@@ -21,6 +21,7 @@ pub(super) fn available() -> Vec<CodeKernels> {
             tile: tile_vnni,
             find: find_vnni,
             larger: larger_vnni,
+            insert: insert_vnni,
         });
     }
     if is_x86_feature_detected!("avx2") {
@@ -31,6 +32,7 @@ pub(super) fn available() -> Vec<CodeKernels> {
             tile: tile_avx2,
             find: find_avx2,
             larger: larger_avx2,
+            insert: insert_avx2,
         });
     }
     found
@@ -50,11 +52,13 @@ kernel!(dot4_vnni, inner_dot4_vnni, (codes: [&[u8]; 4], query: &[i8]) -> [i32; 4
 kernel!(tile_vnni, inner_tile_vnni, (tile: &Tile<'_>, out: &mut TileOut));
 kernel!(find_vnni, inner_find_vnni, (numbers: &[u16], number: u16) -> Option<usize>);
 kernel!(larger_vnni, inner_larger_vnni, (a: &[f32; 16], b: &[f32; 16]) -> u16);
+kernel!(insert_vnni, inner_insert_vnni, (best: &mut Best, distance: f32, other: u32));
 kernel!(dot_avx2, inner_dot_avx2, (codes: &[u8], query: &[i8]) -> i32);
 kernel!(dot4_avx2, inner_dot4_avx2, (codes: [&[u8]; 4], query: &[i8]) -> [i32; 4]);
 kernel!(tile_avx2, inner_tile_avx2, (tile: &Tile<'_>, out: &mut TileOut));
 kernel!(find_avx2, inner_find_avx2, (numbers: &[u16], number: u16) -> Option<usize>);
 kernel!(larger_avx2, inner_larger_avx2, (a: &[f32; 16], b: &[f32; 16]) -> u16);
+kernel!(insert_avx2, inner_insert_avx2, (best: &mut Best, distance: f32, other: u32));
 
 /// The lowest `n` of 64 lanes.
 fn lanes(n: usize) -> __mmask64 {
@@ -150,18 +154,14 @@ fn sums_vnni(tile: &Tile<'_>, first: usize) -> [[__m512i; VECTORS]; ROWS] {
         // SAFETY: the panel holds `groups` steps of 3 x 64 bytes (`assert_lengths`).
         let columns: [__m512i; VECTORS] = unsafe {
             let step = panel.add(group * PANEL_STEP);
-            [
-                _mm512_loadu_epi8(step.cast()),
-                _mm512_loadu_epi8(step.add(64).cast()),
-                _mm512_loadu_epi8(step.add(128).cast()),
-            ]
+            [_mm512_loadu_epi8(step), _mm512_loadu_epi8(step.add(64)), _mm512_loadu_epi8(step.add(128))]
         };
         for (row, sums) in sums.iter_mut().enumerate() {
             // SAFETY: rows first .. first + 8 of `stride` bytes lie in the slice, and 4 x groups <= stride.
             let four = unsafe { rows.add(row * tile.stride + 4 * group).cast::<i32>().read_unaligned() };
             let four = _mm512_set1_epi32(four);
             for (sum, column) in sums.iter_mut().zip(columns) {
-                *sum = _mm512_dpbusd_epi32(*sum, column, four);
+                *sum = _mm512_dpbusd_epi32(*sum, four, column);
             }
         }
     }
@@ -172,7 +172,6 @@ fn sums_vnni(tile: &Tile<'_>, first: usize) -> [[__m512i; VECTORS]; ROWS] {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn finish_vnni(tile: &Tile<'_>, row: usize, sums: &[__m512i; VECTORS], out: &mut TileOut) {
     let (r, c) = (tile.row, tile.column);
-    let bias = _mm512_set1_epi32(r.biases[row]);
     let twice = _mm512_set1_ps(r.scales[row] + r.scales[row]);
     let (norm, extra) = (_mm512_set1_ps(r.norms[row]), _mm512_set1_ps(r.extras[row]));
     let bound = _mm512_set1_ps(tile.row_bounds[row]);
@@ -181,6 +180,7 @@ fn finish_vnni(tile: &Tile<'_>, row: usize, sums: &[__m512i; VECTORS], out: &mut
         let at = 16 * vector;
         // SAFETY: each array holds 48 values, and 16 of them from at <= 32 on are read or written.
         unsafe {
+            let bias = _mm512_loadu_epi32(c.biases.as_ptr().add(at));
             let product = _mm512_cvtepi32_ps(_mm512_sub_epi32(*sum, bias));
             let scale = _mm512_mul_ps(twice, _mm512_loadu_ps(c.scales.as_ptr().add(at)));
             let apart = _mm512_sub_ps(extra, _mm512_loadu_ps(c.extras.as_ptr().add(at)));
@@ -223,6 +223,25 @@ fn inner_larger_vnni(a: &[f32; 16], b: &[f32; 16]) -> u16 {
     // SAFETY: both arrays hold the sixteen floats that are read.
     let (a, b) = unsafe { (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr())) };
     _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b)
+}
+
+#[target_feature(enable = "avx512f")]
+fn inner_insert_vnni(best: &mut Best, distance: f32, other: u32) {
+    // SAFETY: both arrays hold the sixteen values that are read and written.
+    unsafe {
+        let distances = _mm512_loadu_ps(best.distances.as_ptr());
+        let others = _mm512_loadu_epi32(best.others.as_ptr().cast());
+        let farther = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(distances, _mm512_set1_ps(distance));
+        // the lowest of those that are farther gives its place up, and they all move on by one
+        let place = farther & farther.wrapping_neg();
+        let bits = _mm512_castps_si512(distances);
+        let moved = _mm512_mask_alignr_epi32::<15>(bits, farther, bits, bits);
+        let moved_others = _mm512_mask_alignr_epi32::<15>(others, farther, others, others);
+        let placed = _mm512_mask_set1_epi32(moved, place, distance.to_bits().cast_signed());
+        let placed_others = _mm512_mask_set1_epi32(moved_others, place, other.cast_signed());
+        _mm512_storeu_ps(best.distances.as_mut_ptr(), _mm512_castsi512_ps(placed));
+        _mm512_storeu_epi32(best.others.as_mut_ptr().cast(), placed_others);
+    }
 }
 
 /// Sixteen codes times sixteen query components, in eight sums.
@@ -281,4 +300,9 @@ fn inner_find_avx2(numbers: &[u16], number: u16) -> Option<usize> {
 #[target_feature(enable = "avx2")]
 fn inner_larger_avx2(a: &[f32; 16], b: &[f32; 16]) -> u16 {
     plain::larger(a, b)
+}
+
+#[target_feature(enable = "avx2")]
+fn inner_insert_avx2(best: &mut Best, distance: f32, other: u32) {
+    plain::insert(best, distance, other);
 }

@@ -1,0 +1,128 @@
+//! The bulk builder on sets large enough to be partitioned: SEG-4 and SEG-5, merging, and data that hurts.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use common::{
+    METRICS, Random, clustered, found, merged, options, query, schema, sealed, sealed_bytes, set_of, vector,
+};
+use roaring::RoaringBitmap;
+use sluice_core::{Metric, Quantization};
+use sluice_segment::{BuildOptions, Segment};
+
+/// Recall@10 over `queries` at the default ef.
+fn recall(segment: &Segment, queries: &[Vec<f32>]) -> f64 {
+    let none = RoaringBitmap::new();
+    let (mut good, mut all) = (0, 0);
+    for q in queries {
+        let q = vector(segment.schema(), q);
+        let exact = segment.search(&query(&q, 10, true), &none).unwrap();
+        let got = segment.search(&query(&q, 10, false), &none).unwrap();
+        assert_eq!(got.len(), exact.len());
+        good += found(segment.schema().metric, &got, &exact);
+        all += exact.len();
+    }
+    good as f64 / all as f64
+}
+
+fn quantization(segment: &Segment) -> Quantization {
+    segment.info().quantization
+}
+
+#[test]
+fn seg_4_graphs_of_partitioned_sets_are_found_in_at_every_metric_and_dimension() {
+    for metric in METRICS {
+        for dimension in [2, 33, 64] {
+            let (vectors, queries) = clustered(5, 5000, 40, dimension, 40);
+            let schema = schema(dimension, metric, &[]);
+            let set = set_of(&schema, &vectors);
+            for wanted in [Quantization::Sq8, Quantization::None] {
+                let options = BuildOptions { quantization: wanted, ..options(1) };
+                let segment = sealed(&set, &options);
+                let coded = wanted == Quantization::Sq8 && dimension >= 32;
+                assert_eq!(quantization(&segment) == Quantization::Sq8, coded);
+                let got = recall(&segment, &queries);
+                assert!(got >= 0.95, "{metric} {dimension} {wanted:?}: {got}");
+            }
+        }
+    }
+}
+
+#[test]
+fn seg_5_the_same_records_and_seed_give_the_same_bytes_at_any_number_of_threads() {
+    let (vectors, _) = clustered(6, 6000, 0, 40, 30);
+    let set = set_of(&schema(40, Metric::Cosine, &[]), &vectors);
+    let built = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| sealed_bytes(&set, &options(1)))
+    };
+    let one = built(1);
+    for threads in [1, 2, 5] {
+        assert!(built(threads) == one, "{threads} threads");
+    }
+    let other = BuildOptions { seed: 8, ..options(1) };
+    assert!(sealed_bytes(&set, &other) != one, "another seed is another graph");
+}
+
+#[test]
+fn seg_4_a_merged_graph_finds_as_much_as_a_fresh_one() {
+    for metric in METRICS {
+        let (vectors, queries) = clustered(7, 8000, 60, 40, 40);
+        let schema = schema(40, metric, &[]);
+        let parts: Vec<Segment> = (0..4)
+            .map(|part| {
+                let mut set = sluice_segment::GrowingSet::new(schema.clone());
+                for (i, v) in vectors.iter().enumerate().filter(|(i, _)| i % 4 == part) {
+                    set.apply(common::upsert(&schema, &format!("k{i}"), i as u64, v, "{}"));
+                }
+                sealed(&set, &options(1))
+            })
+            .collect();
+        let mut random = Random(1);
+        let dead: Vec<RoaringBitmap> =
+            parts.iter().map(|p| (0..p.len()).filter(|_| random.below(5) == 0).collect()).collect();
+        let inputs: Vec<_> = parts.iter().zip(&dead).collect();
+        let merged = merged(&inputs, &schema, &options(1));
+        let live: Vec<Vec<f32>> = (0..merged.len()).map(|row| merged.row(row).vector.to_vec()).collect();
+        let fresh = sealed(&set_of(&schema, &live), &options(1));
+        let (merged, fresh) = (recall(&merged, &queries), recall(&fresh, &queries));
+        assert!(merged >= fresh - 0.01 && merged >= 0.95, "{metric}: merged {merged}, fresh {fresh}");
+    }
+}
+
+#[test]
+fn seg_4_thousands_of_copies_and_near_copies_hide_nothing() {
+    for (metric, near) in METRICS.into_iter().flat_map(|metric| [(metric, false), (metric, true)]) {
+        let (mut vectors, queries) = clustered(9, 9000, 40, 40, 20);
+        for i in 0..3000 {
+            // one vector three thousand times, and three thousand that differ in their last digits only
+            vectors[3 * i] = vectors[1].clone();
+            if near {
+                vectors[3 * i + 2] = vectors[2].iter().map(|c| c * (1.0 + i as f32 * 1e-7)).collect();
+            }
+        }
+        let segment = sealed(&set_of(&schema(40, metric, &[]), &vectors), &options(1));
+        assert_eq!(quantization(&segment) == Quantization::None, near);
+        let got = recall(&segment, &queries);
+        assert!(got >= 0.95, "{metric} {got}");
+        for like in [1, 2] {
+            let q = vector(segment.schema(), &vectors[like]);
+            let hits = segment.search(&query(&q, 50, false), &RoaringBitmap::new()).unwrap();
+            let rows: RoaringBitmap = hits.iter().map(|hit| hit.row).collect();
+            assert_eq!(rows.len(), 50, "{metric}");
+        }
+    }
+}
+
+#[test]
+fn seg_4_groups_that_a_code_cannot_tell_apart_are_walked_by_full_vectors() {
+    let (mut vectors, mut queries) = clustered(8, 5000, 50, 40, 1);
+    for (i, v) in vectors.iter_mut().chain(&mut queries).enumerate() {
+        v[i % 10] += 1000.0;
+    }
+    let segment = sealed(&set_of(&schema(40, Metric::L2, &[]), &vectors), &options(1));
+    assert_eq!(quantization(&segment), Quantization::None);
+    let got = recall(&segment, &queries);
+    assert!(got >= 0.95, "{got}");
+}
