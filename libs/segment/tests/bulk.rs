@@ -103,7 +103,7 @@ fn seg_4_thousands_of_copies_and_near_copies_hide_nothing() {
             }
         }
         let segment = sealed(&set_of(&schema(40, metric, &[]), &vectors), &options(1));
-        assert_eq!(quantization(&segment) == Quantization::None, near);
+        assert_eq!(quantization(&segment), Quantization::Sq8);
         let got = recall(&segment, &queries);
         assert!(got >= 0.95, "{metric} {got}");
         for like in [1, 2] {

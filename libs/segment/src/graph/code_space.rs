@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
+use super::equals::Look;
 use super::space::{Bounds, DIRECTIONS, Projection, Space, mixed};
 use crate::codes::Codes;
 use crate::kernels::codes::{Constants, TILE, Tile, TileOut, ZERO, code_kernels};
@@ -45,6 +46,11 @@ impl<'a> CodeSpace<'a> {
             groups: codes.means.len().div_ceil(4),
             constants: constants.map(point).collect(),
         }
+    }
+
+    /// Rows that look equal are the same to a walk: they have equal codes, whose steps differ by less than 1 in 256.
+    pub(super) fn look(&self, row: u32) -> Look<'_> {
+        (self.code(row), self.constants[row as usize].scale.to_bits() >> 15)
     }
 
     fn code(&self, point: u32) -> &[u8] {

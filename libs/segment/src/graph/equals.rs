@@ -1,28 +1,34 @@
-//! Rows with equal vectors: one of each enters the graph, the others are strung on a ring through it.
+//! Rows that look equal: one of each enters the graph, the others are strung on a ring through it.
 //!
 //! Among many equal ones pruning would keep edges to equals only. Those that did not enter have the neighbours of the
 //! one that did for their own.
 
 use std::collections::HashMap;
 
-use super::full_space::FullSpace;
-use super::space::Space;
 use super::{Graph, SPARE};
 use crate::format::NO_ROW;
 
-/// Which rows have bitwise equal vectors: for each row the first row with its vector.
+/// Which rows look equal, bit by bit: for each row the first row that looks like it.
 pub(super) struct Equals {
     first: Vec<u32>,
 }
 
+/// What a row looks like.
+pub(super) type Look<'a> = (&'a [u8], u32);
+
 impl Equals {
-    pub(super) fn find(space: &FullSpace<'_>) -> Self {
-        let mut by_hash: HashMap<u64, Vec<u32>> = HashMap::new();
-        let first = (0..space.len() as u32).map(|row| {
-            let bytes: &[u8] = bytemuck::cast_slice(space.vector(row));
-            let known = by_hash.entry(xxhash_rust::xxh3::xxh3_64(bytes)).or_default();
-            let same = |other: &&u32| bytemuck::cast_slice::<f32, u8>(space.vector(**other)) == bytes;
-            match known.iter().find(same) {
+    /// Groups rows that look equal, and are so by `same`.
+    pub(super) fn find<'a>(
+        rows: usize,
+        look: impl Fn(u32) -> Look<'a>,
+        same: impl Fn(u32, u32) -> bool,
+    ) -> Self {
+        let mut by_hash: HashMap<u64, Vec<u32>> = HashMap::with_capacity(rows);
+        let first = (0..rows as u32).map(|row| {
+            let (bytes, more) = look(row);
+            let hash = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, more.into());
+            let known = by_hash.entry(hash).or_default();
+            match known.iter().find(|other| look(**other) == (bytes, more) && same(**other, row)) {
                 Some(first) => *first,
                 None => {
                     known.push(row);

@@ -5,6 +5,7 @@
 
 use sluice_core::Metric;
 
+use super::equals::Look;
 use super::space::{Bounds, DIRECTIONS, Projection, Space, mixed};
 use crate::kernels::codes::{TILE, TileOut};
 use crate::kernels::kernels;
@@ -70,8 +71,19 @@ impl<'a> FullSpace<'a> {
         &self.seeds
     }
 
-    pub(crate) fn vector(&self, row: u32) -> &'a [f32] {
-        self.vectors[row as usize]
+    /// Whether the two are so near that the rounding of `f32` decides which of them is nearer to anything.
+    pub(super) fn are_as_one(&self, a: u32, b: u32) -> bool {
+        const ROUNDING: f32 = 3e-7;
+        let (a_vector, b_vector) = (self.vectors[a as usize], self.vectors[b as usize]);
+        match self.geometry {
+            Geometry::Cosine { .. } => self.distance(a, b) <= ROUNDING,
+            _ => (kernels().l2)(a_vector, b_vector) <= 2.0 * ROUNDING * (kernels().dot)(a_vector, a_vector),
+        }
+    }
+
+    /// Rows that look equal have equal vectors.
+    pub(super) fn look(&self, row: u32) -> Look<'a> {
+        (bytemuck::cast_slice(self.vectors[row as usize]), 0)
     }
 
     /// One more component for each row under dot, else none; see `Geometry`.

@@ -78,10 +78,16 @@ pub(crate) fn build(
     cancelled: &AtomicBool,
 ) -> Result<Made, Cancelled> {
     let full = FullSpace::new(rows, metric);
-    let equals = Equals::find(&full);
-    let firsts = equals.firsts();
+    let by_vector = || Equals::find(full.len(), |row| full.look(row), |_, _| true);
     let codes = (dimension >= SMALLEST_CODED).then(|| Codes::of(rows, dimension, metric));
-    let codes = codes.filter(|codes| tell_apart(&full, &CodeSpace::new(codes, full.extras()), &firsts));
+    let coded = codes.and_then(|codes| {
+        let space = CodeSpace::new(&codes, full.extras());
+        let equals = Equals::find(full.len(), |row| space.look(row), |a, b| full.are_as_one(a, b));
+        let apart = tell_apart(&full, &space, &equals.firsts());
+        apart.then_some((equals, codes))
+    });
+    let (equals, codes) = coded.map_or_else(|| (by_vector(), None), |(equals, codes)| (equals, Some(codes)));
+    let firsts = equals.firsts();
     let spec = &options.graph;
     let mut graph = match (spec.builder, &codes) {
         (GraphBuilder::HnswRs, _) => hnsw::build(&full, &shuffled(&firsts, options.seed), spec, cancelled)?,
