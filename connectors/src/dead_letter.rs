@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_core::{Offset, TopicName, TopicPartition};
+use sluice_core::{Backoff, Offset, TopicName, TopicPartition};
 use tracing::{info, warn};
 
 use crate::decode::Reject;
@@ -69,8 +69,7 @@ struct Size {
     headers: bool,
 }
 
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 impl TopicDeadLetters {
     pub fn new(producer: Arc<dyn Producer>) -> Self {
@@ -134,7 +133,7 @@ impl DeadLetters for TopicDeadLetters {
         let Some(at) = letters.first().map(|l| l.at.clone()) else { return Ok(()) };
         let topic = Self::topic_of(&at.topic)?;
         let mut pending: Vec<_> = letters.into_iter().map(|letter| (letter, 0)).collect();
-        let (mut wait, mut waiting) = (FIRST_WAIT, None);
+        let (mut retry, mut waiting) = (BACKOFF.start(), None);
         loop {
             let (left, why) = self.attempt(&topic, pending).await?;
             pending = left;
@@ -150,8 +149,7 @@ impl DeadLetters for TopicDeadLetters {
                 warn!(partition = %at, %topic, %error, "dead letters cannot be stored, the partition waits");
                 waiting = Some(Level::dead_letters_waiting());
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            retry.wait().await;
         }
     }
 }

@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use sluice_core::{Clock, ErrorKind, Generation, IndexName, IndexSpec, SpecDifference, Timestamp};
 
-use crate::create::{TRIES, drive, pause};
+use crate::create::{BACKOFF, TRIES, drive};
 use crate::error::RegistryError;
 use crate::owner::stamp;
 use crate::paths::{Folder, Object};
@@ -109,7 +109,8 @@ impl Registry {
     /// `TopicTaken` when the topic feeds another index; when the spec is invalid, or the store does not answer.
     pub async fn create(&self, spec: &IndexSpec) -> Result<Created, RegistryError> {
         spec.validate()?;
-        for round in 1..=ROUNDS {
+        let mut retry = BACKOFF.start();
+        for _ in 0..ROUNDS {
             let (version, generation) = match self.newest(&spec.name).await? {
                 None => (1, Generation(1)),
                 Some(stored) if stored.retired => (stored.version + 1, stored.generation.next()),
@@ -127,7 +128,7 @@ impl Registry {
                     tracing::info!(index = %spec.name, version, %generation, "index created");
                     return Ok(Created::Created(stored));
                 }
-                None => pause(round).await,
+                None => retry.wait().await,
             }
         }
         Err(RegistryError::Restless(spec.name.clone()))
@@ -151,7 +152,8 @@ impl Registry {
     /// `NeedsRebuild` with the keys that may not change, `Unknown` when there is no such index.
     pub async fn update(&self, spec: &IndexSpec) -> Result<StoredSpec, RegistryError> {
         spec.validate()?;
-        for round in 1..=ROUNDS {
+        let mut retry = BACKOFF.start();
+        for _ in 0..ROUNDS {
             let Some(stored) = self.get(&spec.name).await? else {
                 return Err(RegistryError::Unknown(spec.name.clone()));
             };
@@ -169,7 +171,7 @@ impl Registry {
                     tracing::info!(index = %spec.name, version = stored.version, "index updated");
                     return Ok(stored);
                 }
-                None => pause(round).await,
+                None => retry.wait().await,
             }
         }
         Err(RegistryError::Restless(spec.name.clone()))
@@ -181,7 +183,8 @@ impl Registry {
     /// # Errors
     /// When the store does not answer.
     pub async fn retire(&self, index: &IndexName) -> Result<Option<StoredSpec>, RegistryError> {
-        for round in 1..=ROUNDS {
+        let mut retry = BACKOFF.start();
+        for _ in 0..ROUNDS {
             let Some(stored) = self.get(index).await? else { return Ok(None) };
             let (version, generation) = (stored.version + 1, stored.generation);
             match self.put(stored.spec, version, generation, true).await? {
@@ -189,7 +192,7 @@ impl Registry {
                     tracing::info!(%index, %generation, "index retired");
                     return Ok(Some(stored));
                 }
-                None => pause(round).await,
+                None => retry.wait().await,
             }
         }
         Err(RegistryError::Restless(index.clone()))
