@@ -1,5 +1,7 @@
 //! `doctor`: tries everything that a deployment stands on, and says what to do about each thing that does not stand.
 
+mod placement;
+
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
@@ -97,6 +99,7 @@ async fn examine(config: &Config, exam: &mut Examination) {
     let Some(log) = check_log(config, exam).await else { return };
     for spec in specs(config, &stored) {
         check_topic(&log, &spec, exam).await;
+        placement::check(config, &log, &spec, exam).await;
     }
     if let Some(store) = &store {
         for stored in &stored {
