@@ -27,7 +27,7 @@ impl Patience {
 
     /// Tells of `error` and pauses; `false` when told to stop meanwhile.
     pub(crate) async fn pause(&mut self, error: &(dyn Display + Sync), stop: &CancellationToken) -> bool {
-        let wait = self.retry.next();
+        let wait = self.retry.failed();
         warn!(%error, pause_ms = wait.as_millis(), "{}", self.what);
         tokio::select! {
             biased;

@@ -179,6 +179,16 @@ fn two_roles_are_two_processes_over_one_directory_and_every_tool_sees_their_work
 }
 
 #[test]
+fn a_machine_without_any_certificates_asks_a_service_over_http_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = sluice(dir.path(), "status --url http://127.0.0.1:1");
+    let none = dir.path().join("none");
+    let output = command.env("SSL_CERT_FILE", &none).env("SSL_CERT_DIR", &none).output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("nothing answers at http://127.0.0.1:1"), "{err}");
+}
+
+#[test]
 fn standard_input_is_loaded_and_completions_are_written() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("c.toml"), CONFIG).unwrap();

@@ -45,14 +45,14 @@ impl Retry {
     }
 
     /// It failed once more: the pause before the next try.
-    pub fn next(&mut self) -> Duration {
+    pub fn failed(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.backoff.after(self.failures, chance())
     }
 
     /// Pauses after one more failure.
     pub async fn wait(&mut self) {
-        tokio::time::sleep(self.next()).await;
+        tokio::time::sleep(self.failed()).await;
     }
 }
 
@@ -92,15 +92,15 @@ mod tests {
         assert_eq!(full, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         let mut retry = BACKOFF.start();
         for _ in 0..1000 {
-            assert!(retry.next() <= BACKOFF.longest);
+            assert!(retry.failed() <= BACKOFF.longest);
         }
         retry.reset();
-        assert!(retry.next() <= BACKOFF.first);
+        assert!(retry.failed() <= BACKOFF.first);
     }
 
     #[test]
     fn two_that_fail_together_do_not_come_back_together() {
-        let pauses: std::collections::BTreeSet<_> = (0..50).map(|_| BACKOFF.start().next()).collect();
+        let pauses: std::collections::BTreeSet<_> = (0..50).map(|_| BACKOFF.start().failed()).collect();
         assert!(pauses.len() > 25, "{pauses:?}");
     }
 }

@@ -14,6 +14,7 @@ use sluice_core::{Clock, IndexSpec, PartitionId, PartitionRef, SystemClock, Topi
 use sluice_snapshotter::{Chain, Registry, Store, StoredSpec};
 
 use super::CliError;
+use super::client::without_needless_roots;
 use super::options::Common;
 use super::output::Output;
 use crate::config::{Config, LogKind};
@@ -209,7 +210,7 @@ async fn check_clock(config: &Config, exam: &mut Examination) {
     }
     let url = endpoint.unwrap_or_else(|| "https://s3.amazonaws.com".into());
     let request = async {
-        let client = reqwest::Client::builder().timeout(LIMIT).build()?;
+        let client = without_needless_roots(reqwest::Client::builder(), &url).timeout(LIMIT).build()?;
         client.head(&url).send().await
     };
     let date = match within(request).await {

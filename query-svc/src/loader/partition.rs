@@ -48,7 +48,7 @@ impl PartitionLoader {
                     retry.reset();
                     options.poll_interval
                 }
-                Err(_) => retry.next(),
+                Err(_) => retry.failed(),
             };
             self.note(looked);
             tokio::select! {

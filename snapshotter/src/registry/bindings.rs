@@ -1,4 +1,4 @@
-//! The bindings of topics to indexes, so that one topic feeds one index: decided by [`protocol::topic`], carried out here.
+//! The bindings of topics to indexes, so that one topic feeds one index: decided by [`protocol::topic()`], carried out here.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
