@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluice_core::{Offset, TopicName, TopicPartition};
+use sluice_core::{Backoff, Offset, TopicName, TopicPartition};
 use tracing::{info, warn};
 
 use crate::decode::Reject;
@@ -45,7 +45,8 @@ pub trait DeadLetters: Send + Sync {
     /// future gives up.
     ///
     /// # Errors
-    /// Only what no waiting can cure.
+    /// `DeadLettersRefused`, when the log refuses for good. Some letters may be stored then; those that are stored
+    /// again later are doubles, none is lost.
     async fn store(&self, letters: Vec<DeadLetter>) -> Result<(), LogError>;
 }
 
@@ -69,8 +70,7 @@ struct Size {
     headers: bool,
 }
 
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 impl TopicDeadLetters {
     pub fn new(producer: Arc<dyn Producer>) -> Self {
@@ -104,8 +104,10 @@ impl TopicDeadLetters {
         topic: &TopicName,
         pending: Vec<(DeadLetter, usize)>,
     ) -> Result<(Vec<(DeadLetter, usize)>, Option<LogError>), LogError> {
-        if let Err(error) = self.ensure(topic).await {
-            return Ok((pending, Some(error)));
+        match self.ensure(topic).await {
+            Ok(()) => {}
+            Err(error) if error.is_permanent() => return Err(error),
+            Err(error) => return Ok((pending, Some(error))),
         }
         let messages = pending.iter().map(|(letter, size)| outgoing(letter, SIZES[*size])).collect();
         let results = self.producer.produce(topic, messages).await;
@@ -114,7 +116,7 @@ impl TopicDeadLetters {
             match result {
                 Ok(_) => {}
                 Err(LogError::TooLarge { .. }) if size + 1 < SIZES.len() => left.push((letter, size + 1)),
-                Err(error @ LogError::TooLarge { .. }) => return Err(error),
+                Err(error) if error.is_permanent() => return Err(error),
                 Err(error) => {
                     if matches!(error, LogError::UnknownTopic(_)) {
                         self.ensured().remove(topic);
@@ -134,9 +136,13 @@ impl DeadLetters for TopicDeadLetters {
         let Some(at) = letters.first().map(|l| l.at.clone()) else { return Ok(()) };
         let topic = Self::topic_of(&at.topic)?;
         let mut pending: Vec<_> = letters.into_iter().map(|letter| (letter, 0)).collect();
-        let (mut wait, mut waiting) = (FIRST_WAIT, None);
+        let (mut retry, mut waiting) = (BACKOFF.start(), None);
         loop {
-            let (left, why) = self.attempt(&topic, pending).await?;
+            let refused = |error: LogError| {
+                let (at, topic, reason) = (at.clone(), topic.clone(), error.to_string());
+                LogError::DeadLettersRefused { at, topic, reason }
+            };
+            let (left, why) = self.attempt(&topic, pending).await.map_err(refused)?;
             pending = left;
             if pending.is_empty() {
                 if waiting.is_some() {
@@ -150,8 +156,7 @@ impl DeadLetters for TopicDeadLetters {
                 warn!(partition = %at, %topic, %error, "dead letters cannot be stored, the partition waits");
                 waiting = Some(Level::dead_letters_waiting());
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            retry.wait().await;
         }
     }
 }
@@ -184,9 +189,11 @@ mod tests {
     use crate::decode::RejectCode;
     use crate::source::Placed;
 
-    /// Takes messages of at most `max` bytes, after it has failed `outages` times.
+    /// Takes messages of at most `max` bytes, after it has failed `outages` times; with a refusal it takes none.
     struct Flaky {
         max: usize,
+        refusal: Option<LogError>,
+        may_create: bool,
         outages: Mutex<usize>,
         stored: Mutex<Vec<Outgoing>>,
     }
@@ -206,6 +213,9 @@ mod tests {
                 if down {
                     return Err(LogError::Unavailable("down".into()));
                 }
+                if let Some(refusal) = &self.refusal {
+                    return Err(refusal.clone());
+                }
                 if bytes > self.max {
                     return Err(LogError::TooLarge { bytes });
                 }
@@ -216,7 +226,10 @@ mod tests {
         }
 
         async fn ensure_topic(&self, _: &TopicName, partitions: u32) -> Result<u32, LogError> {
-            Ok(partitions)
+            match self.may_create {
+                true => Ok(partitions),
+                false => Err(LogError::Refused("topic authorization failed".into())),
+            }
         }
     }
 
@@ -233,7 +246,12 @@ mod tests {
     }
 
     fn flaky(max: usize, outages: usize) -> Arc<Flaky> {
-        Arc::new(Flaky { max, outages: Mutex::new(outages), stored: Mutex::default() })
+        Arc::new(Flaky { max, outages: Mutex::new(outages), ..unwilling(None, true) })
+    }
+
+    fn unwilling(refusal: Option<LogError>, may_create: bool) -> Flaky {
+        let (outages, stored) = (Mutex::default(), Mutex::default());
+        Flaky { max: usize::MAX, refusal, may_create, outages, stored }
     }
 
     fn header(message: &Outgoing, name: &str) -> Option<String> {
@@ -252,6 +270,25 @@ mod tests {
         let names = ["sluice.topic", "sluice.partition", "sluice.offset", "sluice.reason", "trace"];
         let values = names.map(|n| header(&stored[0], n).unwrap());
         assert_eq!(values, ["packages", "3", "42", "dimension", "x"]);
+    }
+
+    #[tokio::test]
+    async fn liv_1_a_refusal_for_good_is_told_at_once_and_says_what_to_do() {
+        let refused = |text: &str| Some(LogError::Refused(text.into()));
+        for (log, reason) in [
+            (unwilling(refused("no write permission"), true), "no write permission"),
+            (unwilling(None, false), "topic authorization failed"),
+            (unwilling(Some(LogError::TooLarge { bytes: 5000 }), true), "5000 bytes"),
+        ] {
+            let letters = TopicDeadLetters::new(Arc::new(log));
+            let stored = tokio::time::timeout(Duration::from_secs(60), letters.store(vec![letter(10)]));
+            let error = stored.await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), sluice_core::ErrorKind::Invalid, "the supervisor parks the partition");
+            let text = error.to_string();
+            for part in ["packages/3", "packages.dead-letter", reason, "restart"] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -28,6 +28,12 @@ pub enum LogError {
     /// The log refuses the request as it stands: no permission, wrong credentials, a bad argument.
     #[error("{0}")]
     Refused(String),
+    /// Dead letters can never be stored as things are. Their messages stay in the log, unread.
+    #[error(
+        "the bad messages of {at} cannot be stored in {topic}: {reason}. Create that topic, allow this client to \
+         create and write it, or raise its max.message.bytes; then restart: the partition goes on where it stopped"
+    )]
+    DeadLettersRefused { at: TopicPartition, topic: TopicName, reason: String },
     /// The local log's file is damaged or not ours.
     #[error("{0}")]
     Corrupt(String),
@@ -46,11 +52,19 @@ impl LogError {
             Self::BeyondEnd { .. } => ErrorKind::Conflict,
             Self::UnknownTopic(_) | Self::UnknownPartition(_) => ErrorKind::NotFound,
             Self::Unavailable(_) => ErrorKind::Unavailable,
-            Self::Config { .. } | Self::TooLarge { .. } | Self::Refused(_) => ErrorKind::Invalid,
+            Self::Config { .. }
+            | Self::TooLarge { .. }
+            | Self::Refused(_)
+            | Self::DeadLettersRefused { .. } => ErrorKind::Invalid,
             Self::Corrupt(_) => ErrorKind::Corrupt,
             Self::Closed(_) => ErrorKind::Closed,
             Self::Panicked(_) => ErrorKind::Internal,
         }
+    }
+
+    /// Whether no waiting cures it: the same request fails again until somebody changes the set-up.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Invalid | ErrorKind::Corrupt)
     }
 
     pub(crate) fn config(key: impl Into<String>, message: impl Into<String>) -> Self {

@@ -160,6 +160,7 @@ impl Builder {
 
 /// A segment is published only after it was opened, which verifies every byte of it.
 fn open(built: Built, file: ScratchFile) -> Result<Made, IndexerError> {
+    file.write_protect().map_err(IndexerError::Scratch)?;
     let segment = Arc::new(Segment::open(&built.path)?);
     Ok(Made { built, segment, _file: file })
 }

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::build::Made;
 use crate::mark::{died_since, overwritten};
-use crate::recover::Backoff;
+use crate::recover::BACKOFF;
 use crate::snapshot::{Live, Snapshot};
 use crate::worker::Context;
 use crate::{
@@ -77,7 +77,7 @@ impl Press {
     }
 
     async fn publish_until_known(&mut self, publication: &Publication) -> Result<(), IndexerError> {
-        let mut backoff = Backoff::default();
+        let mut retry = BACKOFF.start();
         loop {
             failpoint!("indexer.publish.before");
             match self.publisher.publish(publication).await {
@@ -85,7 +85,7 @@ impl Press {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     warn!(partition = %self.context.partition, %error, "not published, will retry");
                     self.context.report_error("publish", &error);
-                    backoff.wait().await;
+                    retry.wait().await;
                 }
                 Err(error) => return Err(IndexerError::Publish(error)),
             }

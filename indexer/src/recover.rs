@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use sluice_core::{ErrorKind, Offset};
+use sluice_core::{Backoff, ErrorKind, Offset};
 use tracing::warn;
 
 use crate::snapshot::{Live, Snapshot};
@@ -12,8 +12,8 @@ use crate::{EdgeError, IndexerError, SegmentFetch, SegmentState};
 
 /// Segments fetched at the same time.
 const PARALLEL: usize = 4;
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Pauses between tries of a fetch or a publication.
+pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
 /// What the newest manifest of the partition says.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,14 +42,14 @@ async fn open_one(
     fetch: &dyn SegmentFetch,
     context: &Context,
 ) -> Result<Live, EdgeError> {
-    let mut backoff = Backoff::default();
+    let mut retry = BACKOFF.start();
     let segment = loop {
         match fetch.get(&state).await {
             Ok(segment) => break segment,
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 warn!(partition = %context.partition, segment = %state.id, %error, "segment not fetched, will retry");
                 context.report_error("recover", &error);
-                backoff.wait().await;
+                retry.wait().await;
             }
             Err(error) => return Err(error),
         }
@@ -60,20 +60,4 @@ async fn open_one(
         return Err(EdgeError::new(ErrorKind::Corrupt, text));
     }
     Ok(Live { state, segment })
-}
-
-/// Waits that double, up to a limit.
-pub(crate) struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(FIRST_WAIT)
-    }
-}
-
-impl Backoff {
-    pub(crate) async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_WAIT);
-    }
 }

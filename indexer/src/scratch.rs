@@ -56,6 +56,13 @@ impl ScratchFile {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Ends all writing to the file, which is whole: a mapped file that shrinks ends the process.
+    pub(crate) fn write_protect(&self) -> io::Result<()> {
+        let mut permissions = std::fs::metadata(&self.path)?.permissions();
+        permissions.set_readonly(true);
+        std::fs::set_permissions(&self.path, permissions)
+    }
 }
 
 impl Drop for ScratchFile {

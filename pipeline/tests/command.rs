@@ -143,6 +143,12 @@ fn two_roles_are_two_processes_over_one_directory_and_every_tool_sees_their_work
     assert_eq!(code, 0, "loaded before");
     let (code, ..) = run(dir, "load rows.jsonl --restart --config c.toml");
     assert_eq!(code, 1, "a row is refused");
+    let (code, out, err) = run(dir, "load rows.jsonl --restart --max-errors 0 --json --config c.toml");
+    assert_eq!(code, 1);
+    let document: serde_json::Value = serde_json::from_str(&out).expect("one document, the error in it");
+    assert_eq!(document["refused"], 1, "{document}");
+    let message = document["error"]["message"].as_str().unwrap();
+    assert!(err.contains(message), "{err}: {message}");
     let url = format!("http://{}", serve.address);
     let hits = until("the record", || {
         let answer = json(dir, &format!("search docs --vector [1,0] --json --url {url}"));
@@ -170,6 +176,16 @@ fn two_roles_are_two_processes_over_one_directory_and_every_tool_sees_their_work
     assert_eq!(run(dir, "gc --dry-run --config c.toml").0, 0);
     let health = json(dir, "doctor --json --config c.toml");
     assert!(health["checks"].as_array().unwrap().iter().all(|c| c["verdict"] != "failed"), "{health}");
+}
+
+#[test]
+fn a_machine_without_any_certificates_asks_a_service_over_http_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = sluice(dir.path(), "status --url http://127.0.0.1:1");
+    let none = dir.path().join("none");
+    let output = command.env("SSL_CERT_FILE", &none).env("SSL_CERT_DIR", &none).output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("nothing answers at http://127.0.0.1:1"), "{err}");
 }
 
 #[test]

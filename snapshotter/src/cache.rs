@@ -2,7 +2,8 @@
 //!
 //! A file is there whole or not at all (written beside, renamed into place), so processes may share a directory. What
 //! is on the disk is never trusted: the digest is checked when a process opens a file first, and a damaged one is
-//! fetched again (SEG-1). Segments in use are never evicted; where another process removes one, its mapping stays
+//! fetched again (SEG-1). Whole files are read-only, since one that is cut short while it is mapped
+//! ends the process. Segments in use are never evicted; where another process removes one, its mapping stays
 //! valid until it is dropped.
 
 mod disk;

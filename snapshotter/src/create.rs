@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ulid::Ulid;
+use sluice_core::Backoff;
 
 use crate::error::StoreError;
 use crate::paths::Object;
@@ -12,8 +12,8 @@ use crate::store::{Carrier, Store};
 
 /// Tries of a create before its outcome is reported as open.
 pub(crate) const TRIES: u32 = 6;
-const FIRST_PAUSE_MS: u64 = 40;
-const LONGEST_PAUSE_MS: u64 = 2_000;
+/// Pauses between tries of a create, and between the rounds of those who lose one.
+pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(80), Duration::from_secs(2));
 
 /// Drives `commit` until it has a verdict. The body holds a put id, so equal bytes mean my own create.
 ///
@@ -26,7 +26,7 @@ pub(crate) async fn drive(
     commit: &mut Commit,
     boundary: impl Fn(crate::protocol::Chunk) -> Object,
 ) -> Result<Verdict, StoreError> {
-    let mut failures = 0;
+    let (mut failures, mut retry) = (0, BACKOFF.start());
     loop {
         let failed = match commit.next() {
             CommitStep::Put => {
@@ -80,14 +80,7 @@ pub(crate) async fn drive(
         if let Some(error) = failed {
             failures += 1;
             tracing::debug!(key = %object, failures, error = %error, "create is unclear");
-            pause(failures).await;
+            retry.wait().await;
         }
     }
-}
-
-/// Waits before try `number + 1`: doubling, with jitter, bounded.
-pub(crate) async fn pause(number: u32) {
-    let longest = (FIRST_PAUSE_MS << number.min(10)).min(LONGEST_PAUSE_MS);
-    let jitter = (Ulid::generate().random() % u128::from(longest / 2 + 1)) as u64;
-    tokio::time::sleep(Duration::from_millis(longest / 2 + jitter)).await;
 }

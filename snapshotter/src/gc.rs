@@ -9,7 +9,7 @@ use serde::Serialize;
 use sluice_core::{Clock, Generation, IndexName, ManifestSeq, PartitionRef, SegmentId, failpoint};
 
 use crate::chain::{Chain, ChainEnd};
-use crate::create::{TRIES, drive, pause};
+use crate::create::{BACKOFF, TRIES, drive};
 use crate::error::{ProtocolError, RegistryError, StoreError};
 use crate::manifest::{Manifest, Reason};
 use crate::metrics;
@@ -240,7 +240,8 @@ async fn sweep(
 
 async fn close(chain: &Chain, mut newest: Manifest, clock: &dyn Clock) -> Result<ManifestSeq, ProtocolError> {
     let partition = chain.partition();
-    for round in 1..=CLOSE_ROUNDS {
+    let mut retry = BACKOFF.start();
+    for _ in 0..CLOSE_ROUNDS {
         if newest.reason == Reason::Close {
             return Ok(newest.seq);
         }
@@ -250,7 +251,7 @@ async fn close(chain: &Chain, mut newest: Manifest, clock: &dyn Clock) -> Result
                 tracing::info!(%partition, seq = %closing.seq, "chain of a retired generation closed");
                 return Ok(closing.seq);
             }
-            Verdict::Lost | Verdict::Collected => pause(round.min(4)).await,
+            Verdict::Lost | Verdict::Collected => retry.wait().await,
             Verdict::Denied | Verdict::Unresolved => {
                 return Err(ProtocolError::Unresolved { partition: partition.clone(), seq: closing.seq });
             }

@@ -10,7 +10,7 @@ use sluice_core::{Clock, Epoch, ManifestSeq, Offset, PartitionRef, SegmentId, Ti
 use ulid::Ulid;
 
 use crate::chain::{Chain, ChainEnd};
-use crate::create::{TRIES, drive, pause};
+use crate::create::{BACKOFF, TRIES, drive};
 use crate::error::{ProtocolError, StoreError};
 use crate::manifest::{self, Manifest, Reason, SegmentEntry};
 use crate::paths::Object;
@@ -64,7 +64,8 @@ impl Owner {
     /// always safe.
     pub async fn claim(chain: Chain, claim: Claim, clock: Arc<dyn Clock>) -> Result<Self, ProtocolError> {
         let partition = chain.partition().clone();
-        for round in 1..=CLAIM_ROUNDS {
+        let mut retry = BACKOFF.start();
+        for _ in 0..CLAIM_ROUNDS {
             let newest = match chain.end().await? {
                 ChainEnd::Empty => None,
                 ChainEnd::At(manifest) => Some(*manifest),
@@ -96,7 +97,7 @@ impl Owner {
                     return Ok(Self::new(chain, clock, manifest));
                 }
                 // somebody else was quicker, or the chain moved on far enough to collect this name: look again
-                Verdict::Lost | Verdict::Collected => pause(round.min(4)).await,
+                Verdict::Lost | Verdict::Collected => retry.wait().await,
                 Verdict::Denied | Verdict::Unresolved => {
                     return Err(ProtocolError::Unresolved { partition, seq: manifest.seq });
                 }

@@ -2,27 +2,30 @@
 //!
 //! ```text
 //! {index}/spec/{version:020}.json
+//! .topic/{topic}/{number:020}.json
 //! {index}/g{generation:06}/p{partition:06}/manifest/{seq:020}
 //! {index}/g{generation:06}/p{partition:06}/segment/{epoch:010}-{ulid}.seg
 //! {index}/g{generation:06}/p{partition:06}/retired/{chunk:017}
 //! {index}/g{generation:06}/p{partition:06}/hint
 //! ```
-//! Keys are relative to the store's root. Every part is validated when it is made, so no key leaves its index.
+//! Keys are relative to the store's root. Every part is validated when it is made, so no key leaves its place; no index is named like `.topic` or `.probe`.
 
 use std::fmt;
 
-use sluice_core::{Generation, IndexName, ManifestSeq, PartitionId, PartitionRef, SegmentId};
+use sluice_core::{Generation, IndexName, ManifestSeq, PartitionId, PartitionRef, SegmentId, TopicName};
 use ulid::Ulid;
 
 use crate::protocol::Chunk;
 
-/// Longest key that is parsed; the longest that is formatted has 138 bytes.
-const MAX_KEY_BYTES: usize = 256;
+/// Longest key that is parsed; the longest that is formatted is a binding's, with 282 bytes.
+const MAX_KEY_BYTES: usize = 288;
 
 /// An object of the store, by what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Object {
     Spec(IndexName, u64),
+    /// The index that a topic feeds.
+    Binding(TopicName, u64),
     Manifest(PartitionRef, ManifestSeq),
     Segment(PartitionRef, SegmentId),
     Boundary(PartitionRef, Chunk),
@@ -40,6 +43,8 @@ pub enum Folder {
     Partition(PartitionRef),
     Manifests(PartitionRef),
     Segments(PartitionRef),
+    /// The bindings of all topics.
+    Topics,
     Probes,
 }
 
@@ -52,6 +57,9 @@ impl Object {
         let parts: Vec<&str> = key.split('/').collect();
         let object = match parts.as_slice() {
             [".probe", ulid] => Self::Probe(Ulid::from_string(ulid).ok()?),
+            [".topic", topic, file] => {
+                Self::Binding(TopicName::new(topic).ok()?, number(file.strip_suffix(".json")?)?)
+            }
             [index, "spec", file] => {
                 Self::Spec(IndexName::new(index).ok()?, number(file.strip_suffix(".json")?)?)
             }
@@ -80,6 +88,7 @@ impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spec(index, version) => write!(f, "{index}/spec/{version:020}.json"),
+            Self::Binding(topic, number) => write!(f, "{}/{topic}/{number:020}.json", Folder::Topics),
             Self::Manifest(p, seq) => write!(f, "{}/{:020}", Folder::Manifests(p.clone()), seq.0),
             Self::Segment(p, id) => write!(f, "{}/{id}.seg", Folder::Segments(p.clone())),
             Self::Boundary(p, chunk) => write!(f, "{}/retired/{:017}", Folder::Partition(p.clone()), chunk.0),
@@ -112,6 +121,7 @@ impl fmt::Display for Folder {
             Self::Partition(p) => write!(f, "{}/g{:06}/p{:06}", p.index, p.generation.0, p.partition.0),
             Self::Manifests(p) => write!(f, "{}/manifest", Self::Partition(p.clone())),
             Self::Segments(p) => write!(f, "{}/segment", Self::Partition(p.clone())),
+            Self::Topics => f.write_str(".topic"),
             Self::Probes => f.write_str(".probe"),
         }
     }
@@ -131,18 +141,25 @@ mod tests {
     fn any_object() -> impl Strategy<Value = Object> {
         let index = "[a-z0-9][a-z0-9_-]{0,62}".prop_map(|n| IndexName::new(&n).unwrap());
         let numbers = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u128>());
-        (index, numbers, 0..6).prop_map(|(index, (generation, partition, number, ulid), kind)| {
-            let p =
-                PartitionRef { index, generation: Generation(generation), partition: PartitionId(partition) };
-            match kind {
-                0 => Object::Spec(p.index, number),
-                1 => Object::Manifest(p, ManifestSeq(number)),
-                2 => Object::Segment(p, SegmentId { epoch: Epoch(number), ulid: Ulid::from(ulid) }),
-                3 => Object::Boundary(p, Chunk(number)),
-                4 => Object::Hint(p),
-                _ => Object::Probe(Ulid::from(ulid)),
-            }
-        })
+        let topic = "[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,248}".prop_map(|n| TopicName::new(&n).unwrap());
+        (index, topic, numbers, 0..7).prop_map(
+            |(index, topic, (generation, partition, number, ulid), kind)| {
+                let p = PartitionRef {
+                    index,
+                    generation: Generation(generation),
+                    partition: PartitionId(partition),
+                };
+                match kind {
+                    0 => Object::Spec(p.index, number),
+                    1 => Object::Manifest(p, ManifestSeq(number)),
+                    2 => Object::Segment(p, SegmentId { epoch: Epoch(number), ulid: Ulid::from(ulid) }),
+                    3 => Object::Boundary(p, Chunk(number)),
+                    4 => Object::Hint(p),
+                    5 => Object::Binding(topic, number),
+                    _ => Object::Probe(Ulid::from(ulid)),
+                }
+            },
+        )
     }
 
     proptest! {
@@ -185,6 +202,10 @@ mod tests {
             "a/g000001/p000000/manifest/99999999999999999999",
             "a/g000001/p000000/hint/x",
             "a/g000001/p000000/segment/0000000001-01ARZ3NDEKTSV4RRFFQ69G5FAV",
+            ".topic/../00000000000000000001.json",
+            ".topic/a/1.json",
+            ".topic/a b/00000000000000000001.json",
+            ".topic/a/b/00000000000000000001.json",
             "a\0/spec/00000000000000000001.json",
             "a/g000001/p000000/manifest/0000000000000000000١",
             "/a/g000001/p000000/hint",

@@ -1,17 +1,20 @@
 //! The specs of all indexes, in the store: one immutable object per version, created if absent, kept for ever.
 //!
-//! The newest version of an index says what holds now: its spec, its generation, and whether it is retired. An index
+//! One topic feeds one index: see `bindings`. The newest version of an index says what holds now: its spec, its generation, and whether it is retired. An index
 //! that is created again under a retired name gets the next generation, so it never meets the old objects. Versions
 //! are consecutive and never deleted, therefore the newest is found by looking, without a listing.
+
+pub(crate) mod bindings;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use sluice_core::{Clock, ErrorKind, Generation, IndexName, IndexSpec, SpecDifference, Timestamp};
+use sluice_core::{Backoff, Clock, ErrorKind, Generation, IndexName, IndexSpec, SpecDifference, Timestamp};
 
-use crate::create::{TRIES, drive, pause};
+use self::bindings::Unfinished;
+use crate::create::{BACKOFF, TRIES, drive};
 use crate::error::RegistryError;
 use crate::owner::stamp;
 use crate::paths::{Folder, Object};
@@ -20,8 +23,8 @@ use crate::store::{Carrier, Store};
 
 /// Most bytes of a stored spec.
 const MAX_SPEC_BYTES: u64 = 1 << 20;
-/// Versions that others may store in a row before the caller is asked to call again.
-const ROUNDS: u32 = 8;
+/// Looks at what others do to an index or its topic before the caller is asked to call again.
+const ROUNDS: u32 = 16;
 /// Specs that are read at the same time.
 const PARALLEL: usize = 8;
 
@@ -53,11 +56,18 @@ pub enum Created {
 pub struct Registry {
     store: Store,
     clock: Arc<dyn Clock>,
+    backoff: Backoff,
 }
 
 impl Registry {
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+        Self { store, clock, backoff: BACKOFF }
+    }
+
+    /// The same registry, not pausing between its rounds.
+    #[cfg(test)]
+    pub(crate) fn without_pauses(self) -> Self {
+        Self { backoff: Backoff::new(std::time::Duration::ZERO, std::time::Duration::ZERO), ..self }
     }
 
     /// Every index that is not retired, by name; see [`Registry::list_all`].
@@ -109,11 +119,13 @@ impl Registry {
     /// `TopicTaken` when the topic feeds another index; when the spec is invalid, or the store does not answer.
     pub async fn create(&self, spec: &IndexSpec) -> Result<Created, RegistryError> {
         spec.validate()?;
-        for round in 1..=ROUNDS {
+        let (mut retry, mut unfinished) = (self.backoff.start(), Unfinished::default());
+        for _ in 0..ROUNDS {
             let (version, generation) = match self.newest(&spec.name).await? {
                 None => (1, Generation(1)),
                 Some(stored) if stored.retired => (stored.version + 1, stored.generation.next()),
                 Some(stored) => {
+                    self.adopt(&stored).await;
                     let differences = stored.spec.differences(spec);
                     return Ok(match differences.is_empty() {
                         true => Created::Same(stored),
@@ -121,28 +133,16 @@ impl Registry {
                     });
                 }
             };
-            self.topic_is_free(spec).await?;
-            match self.put(spec.clone(), version, generation, false).await? {
-                Some(stored) => {
-                    tracing::info!(index = %spec.name, version, %generation, "index created");
-                    return Ok(Created::Created(stored));
-                }
-                None => pause(round).await,
+            let pending = self.stamped(spec.clone(), version, generation, false);
+            if self.bind(&pending, &mut unfinished).await?
+                && let Some(stored) = self.put(pending).await?
+            {
+                tracing::info!(index = %spec.name, version, %generation, "index created");
+                return Ok(Created::Created(stored));
             }
+            retry.wait().await;
         }
         Err(RegistryError::Restless(spec.name.clone()))
-    }
-
-    /// Two indexes that are created at the same moment may both pass; then only one of them is consumed.
-    async fn topic_is_free(&self, spec: &IndexSpec) -> Result<(), RegistryError> {
-        let topic = spec.topic();
-        let feeds = |other: &StoredSpec| other.spec.name != spec.name && other.spec.topic() == topic;
-        match self.list().await?.into_iter().find(feeds) {
-            None => Ok(()),
-            Some(StoredSpec { spec: IndexSpec { name: other, .. }, .. }) => {
-                Err(RegistryError::TopicTaken { index: spec.name.clone(), topic, other })
-            }
-        }
     }
 
     /// Stores a new version with what may change in place; returns the stored one when nothing differs.
@@ -151,7 +151,8 @@ impl Registry {
     /// `NeedsRebuild` with the keys that may not change, `Unknown` when there is no such index.
     pub async fn update(&self, spec: &IndexSpec) -> Result<StoredSpec, RegistryError> {
         spec.validate()?;
-        for round in 1..=ROUNDS {
+        let mut retry = self.backoff.start();
+        for _ in 0..ROUNDS {
             let Some(stored) = self.get(&spec.name).await? else {
                 return Err(RegistryError::Unknown(spec.name.clone()));
             };
@@ -164,12 +165,12 @@ impl Registry {
                 let (index, keys) = (spec.name.clone(), fixed.join("; "));
                 return Err(RegistryError::NeedsRebuild { index, keys });
             }
-            match self.put(spec.clone(), stored.version + 1, stored.generation, false).await? {
+            match self.put(self.stamped(spec.clone(), stored.version + 1, stored.generation, false)).await? {
                 Some(stored) => {
                     tracing::info!(index = %spec.name, version = stored.version, "index updated");
                     return Ok(stored);
                 }
-                None => pause(round).await,
+                None => retry.wait().await,
             }
         }
         Err(RegistryError::Restless(spec.name.clone()))
@@ -181,15 +182,16 @@ impl Registry {
     /// # Errors
     /// When the store does not answer.
     pub async fn retire(&self, index: &IndexName) -> Result<Option<StoredSpec>, RegistryError> {
-        for round in 1..=ROUNDS {
+        let mut retry = self.backoff.start();
+        for _ in 0..ROUNDS {
             let Some(stored) = self.get(index).await? else { return Ok(None) };
             let (version, generation) = (stored.version + 1, stored.generation);
-            match self.put(stored.spec, version, generation, true).await? {
+            match self.put(self.stamped(stored.spec, version, generation, true)).await? {
                 Some(stored) => {
                     tracing::info!(%index, %generation, "index retired");
                     return Ok(Some(stored));
                 }
-                None => pause(round).await,
+                None => retry.wait().await,
             }
         }
         Err(RegistryError::Restless(index.clone()))
@@ -211,19 +213,17 @@ impl Registry {
         body.map(|body| read(index, run.last(), &body)).transpose()
     }
 
-    /// Creates one version; `None` when somebody else stored it.
-    async fn put(
-        &self,
-        spec: IndexSpec,
-        version: u64,
-        generation: Generation,
-        retired: bool,
-    ) -> Result<Option<StoredSpec>, RegistryError> {
-        let index = spec.name.clone();
+    /// A version as it would be stored now.
+    fn stamped(&self, spec: IndexSpec, version: u64, generation: Generation, retired: bool) -> StoredSpec {
         let stamp = stamp(self.clock.as_ref());
         let (put_id, created_at) = (stamp.put_id.to_string(), stamp.created_at);
-        let stored = StoredSpec { version, generation, retired, put_id, created_at, spec };
-        let object = Object::Spec(index.clone(), version);
+        StoredSpec { version, generation, retired, put_id, created_at, spec }
+    }
+
+    /// Creates one version; `None` when somebody else stored it.
+    async fn put(&self, stored: StoredSpec) -> Result<Option<StoredSpec>, RegistryError> {
+        let index = stored.spec.name.clone();
+        let object = Object::Spec(index.clone(), stored.version);
         let body = serde_json::to_vec_pretty(&stored).map_err(|e| damaged(&object, &e))?;
         let mut commit = Commit::of_kept(TRIES);
         // specs are never collected, so there is no boundary to look at

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
-use sluice_core::{IndexName, ManifestSeq, PartitionRef, SegmentId};
+use sluice_core::{IndexName, ManifestSeq, PartitionRef, SegmentId, TopicName};
 
 use crate::chain::{Chain, ChainEnd};
 use crate::error::{ProtocolError, RegistryError, StoreError};
@@ -12,8 +12,9 @@ use crate::gc::is_dead;
 use crate::manifest::{self, MAX_MANIFEST_BYTES, Manifest, SegmentEntry};
 use crate::paths::{Folder, Object};
 use crate::protocol::Chunk;
+use crate::registry::bindings::{self, MAX_BINDING_BYTES};
 use crate::registry::{self, StoredSpec};
-use crate::store::{Carrier, Store};
+use crate::store::{Carrier, Listed, Store};
 
 /// What scrub looks at.
 #[derive(Debug, Clone, Default)]
@@ -135,6 +136,7 @@ pub async fn run(
         match IndexName::new(&name) {
             Ok(index) => walk.index(&index).await?,
             Err(_) if name == Folder::Probes.to_string() => {}
+            Err(_) if name == Folder::Topics.to_string() => walk.topics().await?,
             Err(error) => walk.find(Problem::Foreign, &name, &error),
         }
     }
@@ -171,16 +173,28 @@ impl Walk<'_> {
         (self.tell)(self.seen);
     }
 
+    fn foreign(&mut self, object: &Listed) {
+        self.find(Problem::Foreign, &object.key, &"no object of this program has such a key");
+        self.done(object.bytes);
+    }
+
+    /// Lists a folder and adds it to the totals.
+    async fn listed(&mut self, folder: &Folder) -> Result<Vec<Listed>, StoreError> {
+        let listed = self.store.list(folder).await?;
+        let bytes = listed.iter().map(|l| l.bytes).sum::<u64>();
+        self.seen.objects_total += listed.len() as u64;
+        self.seen.bytes_total += bytes;
+        self.report.bytes += bytes;
+        Ok(listed)
+    }
+
     async fn index(&mut self, index: &IndexName) -> Result<(), StoreError> {
         self.report.indexes += 1;
-        let listed = self.store.list(&Folder::Index(index.clone())).await?;
-        self.seen.objects_total += listed.len() as u64;
-        self.seen.bytes_total += listed.iter().map(|l| l.bytes).sum::<u64>();
+        let listed = self.listed(&Folder::Index(index.clone())).await?;
         let mut versions = BTreeMap::new();
         let mut partitions: BTreeMap<PartitionRef, Objects> = BTreeMap::new();
         for object in listed {
             let bytes = object.bytes;
-            self.report.bytes += bytes;
             match Object::parse(&object.key) {
                 Some(Object::Spec(_, version)) => {
                     versions.insert(version, bytes);
@@ -199,9 +213,8 @@ impl Walk<'_> {
                     partitions.entry(p).or_default().hint = true;
                     self.done(bytes);
                 }
-                Some(Object::Probe(_)) | None => {
-                    self.find(Problem::Foreign, &object.key, &"no object of this program has such a key");
-                    self.done(bytes);
+                Some(Object::Probe(_) | Object::Binding(..)) | None => {
+                    self.foreign(&object);
                 }
             }
         }
@@ -212,6 +225,44 @@ impl Walk<'_> {
                 Some(stored) if is_dead(stored, partition.generation) => self.dead(&partition, &objects),
                 _ => self.partition(&partition, &objects).await?,
             }
+        }
+        Ok(())
+    }
+
+    async fn topics(&mut self) -> Result<(), StoreError> {
+        let listed = self.listed(&Folder::Topics).await?;
+        let mut topics: BTreeMap<TopicName, BTreeMap<u64, u64>> = BTreeMap::new();
+        for object in listed {
+            match Object::parse(&object.key) {
+                Some(Object::Binding(topic, number)) => {
+                    topics.entry(topic).or_default().insert(number, object.bytes);
+                }
+                _ => self.foreign(&object),
+            }
+        }
+        for (topic, numbers) in topics {
+            self.bindings(&topic, &numbers).await?;
+        }
+        Ok(())
+    }
+
+    async fn bindings(&mut self, topic: &TopicName, numbers: &BTreeMap<u64, u64>) -> Result<(), StoreError> {
+        let last = numbers.keys().next_back().copied().unwrap_or(0);
+        for number in 1..=last {
+            let object = Object::Binding(topic.clone(), number);
+            let Some(bytes) = numbers.get(&number) else {
+                self.find(Problem::Missing, &object, &"later bindings are there");
+                continue;
+            };
+            let body = self.read(&object, MAX_BINDING_BYTES).await?;
+            match body.map(|body| bindings::read(topic, number, &body)) {
+                Some(Err(RegistryError::Damaged { message, .. })) => {
+                    self.find(Problem::Damaged, &object, &message);
+                }
+                Some(Err(error)) => self.find(Problem::Damaged, &object, &error),
+                Some(Ok(_)) | None => {}
+            }
+            self.done(*bytes);
         }
         Ok(())
     }

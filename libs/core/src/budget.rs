@@ -1,159 +1,214 @@
 //! `ByteBudget`: bytes that may be in flight. A permit rides with the bytes it stands for and is freed on drop.
 //!
-//! Each partition draws on a share of its own first (a reserved minimum), so that one hot partition cannot starve
-//! the others, and then on what is common to all.
+//! Each partition may have a share of its own (a reserved minimum), so that one hot partition cannot starve the
+//! others; what is not reserved is common to all. Whatever is asked for is charged in full. `ledger` decides who is
+//! served.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod ledger;
+#[cfg(test)]
+mod tests;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// One semaphore permit stands for this many bytes, so that large budgets fit its counter.
+use tokio::sync::{Notify, oneshot};
+
+use self::ledger::{Demand, Ledger};
+
+/// A budget is counted in units of this many bytes.
 const UNIT: usize = 1024;
 
-fn units(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT).max(1)).unwrap_or(u32::MAX)
+fn units(bytes: usize) -> u64 {
+    bytes.div_ceil(UNIT).max(1) as u64
+}
+
+fn bytes(units: u64) -> usize {
+    usize::try_from(units).unwrap_or(usize::MAX).saturating_mul(UNIT)
 }
 
 /// A bound on bytes shared by all partitions of a process.
 #[derive(Debug, Clone)]
-pub struct ByteBudget(Arc<Common>);
+pub struct ByteBudget(Arc<Inner>);
 
 #[derive(Debug)]
-struct Common {
-    free: Arc<Semaphore>,
-    total: u32,
-    waiting: AtomicUsize,
+struct Inner {
+    ledger: Mutex<Ledger<oneshot::Sender<BytePermit>>>,
     pressure: Notify,
+}
+
+impl Inner {
+    fn ledger(&self) -> MutexGuard<'_, Ledger<oneshot::Sender<BytePermit>>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn permit(self: &Arc<Self>, taken: Demand) -> BytePermit {
+        BytePermit { parts: vec![Part { budget: Arc::clone(self), taken }] }
+    }
+
+    fn try_acquire(self: &Arc<Self>, share: Option<u64>, bytes: usize) -> Option<BytePermit> {
+        let mut ledger = self.ledger();
+        let demand = Demand { share, units: units(bytes).min(ledger.total()) };
+        ledger.try_take(demand).then(|| self.permit(demand))
+    }
+
+    async fn acquire(self: &Arc<Self>, share: Option<u64>, bytes: usize) -> BytePermit {
+        let (grant, id) = {
+            let mut ledger = self.ledger();
+            let demand = Demand { share, units: units(bytes).min(ledger.total()) };
+            if ledger.try_take(demand) {
+                return self.permit(demand);
+            }
+            let (to, grant) = oneshot::channel();
+            (grant, ledger.wait(demand, to))
+        };
+        let _waiting = Waiting { budget: Arc::clone(self), id };
+        self.pressure.notify_waiters();
+        // who is in line leaves it with a grant
+        grant.await.unwrap_or_default()
+    }
+
+    /// Changes the ledger, then hands out what that made free.
+    fn free(self: &Arc<Self>, change: impl FnOnce(&mut Ledger<oneshot::Sender<BytePermit>>)) {
+        let served = {
+            let mut ledger = self.ledger();
+            change(&mut ledger);
+            if ledger.is_awaited() { ledger.serve() } else { Vec::new() }
+        };
+        for (to, taken) in served {
+            // who gave up meanwhile does not take the permit: it is dropped here, and its bytes go on
+            drop(to.send(self.permit(taken)));
+        }
+    }
+}
+
+/// Somebody in line; leaves it when the wait is given up.
+struct Waiting {
+    budget: Arc<Inner>,
+    id: u64,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.budget.free(|ledger| ledger.leave(self.id));
+    }
 }
 
 impl ByteBudget {
     /// A budget of `bytes`, at least one unit of 1 KiB.
     pub fn new(bytes: usize) -> Self {
-        let total = units(bytes).min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
-        let free = Arc::new(Semaphore::new(total as usize));
-        Self(Arc::new(Common { free, total, waiting: AtomicUsize::new(0), pressure: Notify::new() }))
+        let ledger = Mutex::new(Ledger::new(units(bytes)));
+        Self(Arc::new(Inner { ledger, pressure: Notify::new() }))
     }
 
     /// Takes `bytes`, waiting until they are free. A demand beyond the whole budget takes the whole budget.
     pub async fn acquire(&self, bytes: usize) -> BytePermit {
-        let want = units(bytes).min(self.0.total);
-        if let Ok(permit) = Arc::clone(&self.0.free).try_acquire_many_owned(want) {
-            return BytePermit { parts: vec![permit] };
-        }
-        let _waiting = Waiting::new(&self.0);
-        match Arc::clone(&self.0.free).acquire_many_owned(want).await {
-            Ok(permit) => BytePermit { parts: vec![permit] },
-            // the semaphore is never closed
-            Err(_) => BytePermit::none(),
-        }
+        self.0.acquire(None, bytes).await
     }
 
-    /// Takes `bytes` if they are free now.
+    /// Takes `bytes` if they are free now and nobody waits for them.
     pub fn try_acquire(&self, bytes: usize) -> Option<BytePermit> {
-        let want = units(bytes).min(self.0.total);
-        let permit = Arc::clone(&self.0.free).try_acquire_many_owned(want).ok()?;
-        Some(BytePermit { parts: vec![permit] })
+        self.0.try_acquire(None, bytes)
     }
 
     /// Whether somebody waits for bytes: whoever holds many should give them back (seal early).
     pub fn is_pressed(&self) -> bool {
-        self.0.waiting.load(Ordering::Relaxed) > 0
+        self.0.ledger().is_awaited()
     }
 
-    /// Returns when somebody begins to wait for bytes.
+    /// Returns when somebody waits for bytes.
     pub async fn pressed(&self) {
+        let pressed = self.0.pressure.notified();
         if !self.is_pressed() {
-            self.0.pressure.notified().await;
+            pressed.await;
         }
     }
 
     pub fn total_bytes(&self) -> usize {
-        self.0.total as usize * UNIT
+        bytes(self.0.ledger().total())
     }
 
     pub fn used_bytes(&self) -> usize {
-        (self.0.total as usize - self.0.free.available_permits()) * UNIT
+        bytes(self.0.ledger().used())
     }
 
-    /// Sets `bytes` of this budget aside for one partition.
+    /// Sets `bytes` of this budget aside for one partition, until the last clone of the result is dropped.
     ///
     /// Returns `None` when so much is not free: the caller then works on the common part alone.
     pub fn reserve(&self, bytes: usize) -> Option<PartitionBudget> {
-        let reserved = self.try_acquire(bytes)?;
-        Some(PartitionBudget {
-            own: Some(Self::new(bytes)),
-            common: self.clone(),
-            _reserved: Some(Arc::new(reserved)),
-        })
+        let id = self.0.ledger().reserve(units(bytes))?;
+        let share = Arc::new(Reserve { budget: Arc::clone(&self.0), id });
+        Some(PartitionBudget { budget: self.clone(), share: Some(share) })
     }
 
-    /// A partition's budget without a reserved part.
+    /// A partition's budget without a share of its own.
     pub fn unreserved(&self) -> PartitionBudget {
-        PartitionBudget { own: None, common: self.clone(), _reserved: None }
+        PartitionBudget { budget: self.clone(), share: None }
     }
 }
 
-struct Waiting<'a>(&'a Common);
-
-impl<'a> Waiting<'a> {
-    fn new(common: &'a Common) -> Self {
-        common.waiting.fetch_add(1, Ordering::Relaxed);
-        common.pressure.notify_waiters();
-        common.pressure.notify_one();
-        Self(common)
-    }
+/// Ends a share when it is dropped.
+#[derive(Debug)]
+struct Reserve {
+    budget: Arc<Inner>,
+    id: u64,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Reserve {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.budget.free(|ledger| ledger.close(self.id));
     }
 }
 
-/// What one partition may draw on: its reserved part first, then the common one.
+/// What one partition may draw on: its share, and what is common to all.
 #[derive(Debug, Clone)]
 pub struct PartitionBudget {
-    own: Option<ByteBudget>,
-    common: ByteBudget,
-    _reserved: Option<Arc<BytePermit>>,
+    budget: ByteBudget,
+    share: Option<Arc<Reserve>>,
 }
 
 impl PartitionBudget {
-    /// Takes `bytes` from whichever part frees them first.
-    pub async fn acquire(&self, bytes: usize) -> BytePermit {
-        let Some(own) = &self.own else { return self.common.acquire(bytes).await };
-        if let Some(permit) = own.try_acquire(bytes).or_else(|| self.common.try_acquire(bytes)) {
-            return permit;
-        }
-        let _waiting = Waiting::new(&self.common.0);
-        tokio::select! {
-            permit = own.acquire(bytes) => permit,
-            permit = self.common.acquire(bytes) => permit,
-        }
+    fn share(&self) -> Option<u64> {
+        self.share.as_ref().map(|share| share.id)
     }
 
-    /// Takes `bytes` from whichever part has them free now.
+    /// Takes `bytes`, waiting until they are free.
+    pub async fn acquire(&self, bytes: usize) -> BytePermit {
+        self.budget.0.acquire(self.share(), bytes).await
+    }
+
+    /// Takes `bytes` if they are free now and nobody waits for them.
     pub fn try_acquire(&self, bytes: usize) -> Option<BytePermit> {
-        let own = self.own.as_ref().and_then(|own| own.try_acquire(bytes));
-        own.or_else(|| self.common.try_acquire(bytes))
+        self.budget.0.try_acquire(self.share(), bytes)
     }
 
     /// Whether somebody waits for bytes of the budget that this partition draws on.
     pub fn is_pressed(&self) -> bool {
-        self.common.is_pressed()
+        self.budget.is_pressed()
     }
 
-    /// Returns when somebody begins to wait.
+    /// Returns when somebody waits.
     pub async fn pressed(&self) {
-        self.common.pressed().await;
+        self.budget.pressed().await;
     }
 }
 
 /// Bytes taken from a budget; they are free again when this is dropped.
 #[derive(Debug, Default)]
 pub struct BytePermit {
-    parts: Vec<OwnedSemaphorePermit>,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    budget: Arc<Inner>,
+    taken: Demand,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.taken.units > 0 {
+            self.budget.free(|ledger| ledger.give_back(self.taken));
+        }
+    }
 }
 
 impl BytePermit {
@@ -164,62 +219,18 @@ impl BytePermit {
 
     /// Takes over the bytes of `other`.
     pub fn merge(&mut self, other: Self) {
-        for part in other.parts {
-            match self.parts.iter_mut().find(|p| Arc::ptr_eq(p.semaphore(), part.semaphore())) {
-                Some(mine) => mine.merge(part),
+        for mut part in other.parts {
+            let same = |mine: &&mut Part| {
+                Arc::ptr_eq(&mine.budget, &part.budget) && mine.taken.share == part.taken.share
+            };
+            match self.parts.iter_mut().find(same) {
+                Some(mine) => mine.taken.units += std::mem::take(&mut part.taken.units),
                 None => self.parts.push(part),
             }
         }
     }
 
     pub fn bytes(&self) -> usize {
-        self.parts.iter().map(|p| p.num_permits() * UNIT).sum()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn mem_1_permits_never_exceed_the_budget() {
-        let budget = ByteBudget::new(10 * UNIT);
-        let mut first = budget.acquire(4 * UNIT).await;
-        first.merge(budget.acquire(6 * UNIT).await);
-        assert_eq!((first.bytes(), budget.used_bytes()), (10 * UNIT, 10 * UNIT));
-        assert!(budget.try_acquire(1).is_none());
-        drop(first);
-        assert_eq!(budget.used_bytes(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_demand_beyond_the_budget_takes_the_whole_budget() {
-        let budget = ByteBudget::new(2 * UNIT);
-        assert_eq!(budget.acquire(usize::MAX).await.bytes(), 2 * UNIT);
-    }
-
-    #[tokio::test]
-    async fn mem_2_a_partition_has_its_reserved_bytes_when_others_hold_the_rest() {
-        let budget = ByteBudget::new(10 * UNIT);
-        let cold = budget.reserve(3 * UNIT).unwrap();
-        let _hot = budget.acquire(7 * UNIT).await;
-        assert_eq!(cold.acquire(3 * UNIT).await.bytes(), 3 * UNIT);
-    }
-
-    #[tokio::test]
-    async fn a_waiter_is_seen_as_pressure_until_it_is_served() {
-        let budget = ByteBudget::new(UNIT);
-        let held = budget.acquire(UNIT).await;
-        let waiter = tokio::spawn({
-            let budget = budget.clone();
-            async move { budget.acquire(UNIT).await }
-        });
-        tokio::time::timeout(Duration::from_secs(5), budget.pressed()).await.unwrap();
-        assert!(budget.is_pressed());
-        drop(held);
-        drop(waiter.await.unwrap());
-        assert!(!budget.is_pressed());
+        bytes(self.parts.iter().map(|part| part.taken.units).sum())
     }
 }

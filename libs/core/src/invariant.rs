@@ -36,6 +36,7 @@ catalogue! {
     Fence3 "FENCE-3": "two owners never write the same object key",
     Fence4 "FENCE-4": "an unclear create is resolved by its put id: mine, another's, absent",
     Fence5 "FENCE-5": "a store that ignores create-if-absent is refused at start",
+    Topic1 "TOPIC-1": "at any time at most one index that is not retired reads a topic",
     Seg1 "SEG-1": "a damaged, truncated, swapped or foreign segment never serves",
     Seg2 "SEG-2": "a damaged new snapshot leaves the one before it serving",
     Seg3 "SEG-3": "every released format opens for ever",

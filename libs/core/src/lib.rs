@@ -3,6 +3,7 @@
 //! Reading this file is reading the glossary. Nothing here does I/O, and a thing enters only when two crates
 //! need it.
 
+pub mod backoff;
 pub mod budget;
 pub mod channel;
 pub mod clock;
@@ -20,6 +21,7 @@ pub mod spec;
 pub mod telemetry;
 pub mod vector;
 
+pub use backoff::{Backoff, Retry};
 pub use budget::{ByteBudget, BytePermit};
 pub use channel::{Receiver, Sender};
 pub use clock::{Clock, SystemClock, Timestamp};

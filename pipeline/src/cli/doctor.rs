@@ -1,5 +1,7 @@
 //! `doctor`: tries everything that a deployment stands on, and says what to do about each thing that does not stand.
 
+mod placement;
+
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,6 +14,7 @@ use sluice_core::{Clock, IndexSpec, PartitionId, PartitionRef, SystemClock, Topi
 use sluice_snapshotter::{Chain, Registry, Store, StoredSpec};
 
 use super::CliError;
+use super::client::without_needless_roots;
 use super::options::Common;
 use super::output::Output;
 use crate::config::{Config, LogKind};
@@ -97,6 +100,7 @@ async fn examine(config: &Config, exam: &mut Examination) {
     let Some(log) = check_log(config, exam).await else { return };
     for spec in specs(config, &stored) {
         check_topic(&log, &spec, exam).await;
+        placement::check(config, &log, &spec, exam).await;
     }
     if let Some(store) = &store {
         for stored in &stored {
@@ -206,7 +210,7 @@ async fn check_clock(config: &Config, exam: &mut Examination) {
     }
     let url = endpoint.unwrap_or_else(|| "https://s3.amazonaws.com".into());
     let request = async {
-        let client = reqwest::Client::builder().timeout(LIMIT).build()?;
+        let client = without_needless_roots(reqwest::Client::builder(), &url).timeout(LIMIT).build()?;
         client.head(&url).send().await
     };
     let date = match within(request).await {

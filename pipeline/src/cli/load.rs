@@ -110,8 +110,10 @@ pub(super) async fn run(common: &Common, args: LoadArgs, out: Output) -> Result<
     let shown = bar.clone();
     let (report, result) = run_load(request, stop, move |p| show(&shown, &p)).await;
     bar.finish_and_clear();
+    if let Err(error) = result {
+        return output::fail_with(out, &report, |r| render(r, &spec.name), &error.into());
+    }
     out.print(&report, |r| render(r, &spec.name))?;
-    result?;
     let clean = report.refused == 0 && !report.interrupted;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

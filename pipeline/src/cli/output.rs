@@ -56,8 +56,31 @@ pub(super) fn bar(out: Output, length: Option<u64>, template: &str) -> Result<Pr
 /// Tells of an error and gives its exit code.
 pub(super) fn fail(json: bool, error: &CliError) -> ExitCode {
     if json {
-        line(&json!({"error": {"kind": error.kind().as_str(), "message": error.to_string()}}).to_string());
+        line(&json!({"error": as_json(error)}).to_string());
     }
+    tell(error)
+}
+
+/// The same for an error after which there is something to report: one document holds both.
+pub(super) fn fail_with<T: Serialize>(
+    out: Output,
+    report: &T,
+    text: impl FnOnce(&T) -> String,
+    error: &CliError,
+) -> Result<ExitCode, CliError> {
+    let mut value = serde_json::to_value(report).map_err(CliError::failed)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("error".into(), as_json(error));
+    }
+    out.print(&value, |_| text(report))?;
+    Ok(tell(error))
+}
+
+fn as_json(error: &CliError) -> serde_json::Value {
+    json!({"kind": error.kind().as_str(), "message": error.to_string()})
+}
+
+fn tell(error: &CliError) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     if writeln!(stderr, "error: {error}").is_err() {
         tracing::debug!("standard error is closed");

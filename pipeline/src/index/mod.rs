@@ -31,7 +31,7 @@ use tracing::{info, warn};
 
 pub use board::{Board, IndexerReport, PartitionReport, PartitionState};
 pub use discovery::{EnsureError, ensure_index};
-pub use supervisor::{Backoff, Decision, Ended, History, advice};
+pub use supervisor::{Decision, Ended, History, RestartPolicy, advice};
 
 use crate::config::Config;
 use crate::patience::Patience;

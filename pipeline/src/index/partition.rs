@@ -3,13 +3,13 @@
 //! Worker and supervision are two tasks, so that a panic in the worker ends the worker only. A change of the
 //! index's spec lets the worker drain and starts it anew; so does a change of what had parked it.
 
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_connectors::{BatchLimits, DecodeLimits, Decoder, Log, LogError, ReadRequest, TopicDeadLetters};
+use sluice_core::backoff::chance;
 use sluice_core::budget::PartitionBudget;
-use sluice_core::{ByteBudget, Clock, ErrorKind, Gate, PartitionRef, TopicPartition};
+use sluice_core::{Backoff, ByteBudget, Clock, ErrorKind, Gate, PartitionRef, TopicPartition};
 use sluice_indexer::{
     BuildBudget, ComputePool, Exit, IndexerError, PartitionWorker, Phase, WorkerParams, WorkerStatus,
 };
@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use super::adapters::{self, CachedFetch, StorePublisher};
 use super::board::{Board, PartitionState};
 use super::discovery::{IndexState, Indexes};
-use super::supervisor::{Backoff, Decision, Ended, History};
+use super::supervisor::{Decision, Ended, History, RestartPolicy};
 use crate::config::Config;
 use crate::metrics;
 use crate::wake::Wake;
@@ -123,8 +123,7 @@ impl Partition {
             if run.changed && matches!(run.ended, Ended::Exit(Exit::Stopped { .. })) {
                 continue;
             }
-            let random = std::hash::RandomState::new().build_hasher().finish();
-            let decision = history.decide(run.ended.clone(), run.lasted, &self.backoff(), random);
+            let decision = history.decide(run.ended.clone(), run.lasted, &self.restarts(), chance());
             if !self.act(decision, &run.ended, &state, &mut indexes).await {
                 break;
             }
@@ -133,13 +132,10 @@ impl Partition {
         self.shared.board.revoked(&self.at);
     }
 
-    fn backoff(&self) -> Backoff {
+    fn restarts(&self) -> RestartPolicy {
         let ingest = &self.shared.config.ingest;
-        Backoff {
-            min: ingest.restart_backoff_min,
-            max: ingest.restart_backoff_max,
-            healthy_after: ingest.healthy_after,
-        }
+        let backoff = Backoff::new(ingest.restart_backoff_min, ingest.restart_backoff_max);
+        RestartPolicy { backoff, healthy_after: ingest.healthy_after }
     }
 
     /// Carries out a decision; `false` when the partition is finished.

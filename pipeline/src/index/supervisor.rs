@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use sluice_core::ErrorKind;
+use sluice_core::{Backoff, ErrorKind};
 use sluice_indexer::Exit;
 
 /// Bugs in a row after which a partition is parked.
@@ -45,11 +45,10 @@ pub enum Decision {
     Park { problem: String, advice: &'static str },
 }
 
-/// The pauses between restarts.
+/// When a partition is run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    pub min: Duration,
-    pub max: Duration,
+pub struct RestartPolicy {
+    pub backoff: Backoff,
     /// A run of this length makes earlier failures forgotten.
     pub healthy_after: Duration,
 }
@@ -63,8 +62,8 @@ pub struct History {
 
 impl History {
     /// Decides after a run of length `ran`; `random` spreads the restarts of many partitions.
-    pub fn decide(&mut self, ended: Ended, ran: Duration, backoff: &Backoff, random: u64) -> Decision {
-        if ran >= backoff.healthy_after {
+    pub fn decide(&mut self, ended: Ended, ran: Duration, policy: &RestartPolicy, random: u64) -> Decision {
+        if ran >= policy.healthy_after {
             *self = Self::default();
         }
         let (problem, bug) = match ended {
@@ -89,15 +88,8 @@ impl History {
                 advice: "it failed again and again: report it, with the log; a restart tries anew",
             };
         }
-        Decision::Restart { after: pause(self.failures, backoff, random), problem }
+        Decision::Restart { after: policy.backoff.after(self.failures, random), problem }
     }
-}
-
-/// The pause before the restart after failure `n`, from 1: doubled each time, less up to a quarter of it.
-fn pause(n: u32, backoff: &Backoff, random: u64) -> Duration {
-    let doubled = backoff.min.saturating_mul(1 << n.saturating_sub(1).min(20)).min(backoff.max);
-    let less = doubled.mul_f64((random % 1000) as f64 / 4000.0);
-    doubled.saturating_sub(less)
 }
 
 /// What an operator does about an error that no restart cures; `None` when a restart may.
@@ -131,9 +123,8 @@ mod tests {
 
     use super::*;
 
-    const BACKOFF: Backoff = Backoff {
-        min: Duration::from_millis(100),
-        max: Duration::from_secs(10),
+    const POLICY: RestartPolicy = RestartPolicy {
+        backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
         healthy_after: Duration::from_secs(60),
     };
     const SHORT: Duration = Duration::from_secs(1);
@@ -152,24 +143,15 @@ mod tests {
     #[test]
     fn liv_3_pauses_double_to_their_limit_and_begin_anew_after_health() {
         let mut history = History::default();
-        let mut next = |ran| after(history.decide(failed(ErrorKind::Unavailable), ran, &BACKOFF, 0));
+        let mut next = |ran| after(history.decide(failed(ErrorKind::Unavailable), ran, &POLICY, 0));
         let pauses: Vec<_> = (0..9).map(|_| next(SHORT).as_millis()).collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        assert_eq!(next(BACKOFF.healthy_after).as_millis(), 100);
-    }
-
-    #[test]
-    fn jitter_shortens_a_pause_by_less_than_a_quarter() {
-        for random in [0, 1, 499, 999, u64::MAX] {
-            let pause = pause(3, &BACKOFF, random).as_millis();
-            assert!((300..=400).contains(&pause), "{random}: {pause}");
-        }
-        assert!(pause(u32::MAX, &BACKOFF, 0) <= BACKOFF.max);
+        assert_eq!(next(POLICY.healthy_after).as_millis(), 100);
     }
 
     #[test]
     fn fence_2_a_fenced_partition_is_not_restarted() {
-        let decide = |ended| History::default().decide(ended, SHORT, &BACKOFF, 0);
+        let decide = |ended| History::default().decide(ended, SHORT, &POLICY, 0);
         assert_eq!(decide(Ended::Exit(Exit::Fenced)), Decision::Fenced);
         assert_eq!(decide(failed(ErrorKind::Fenced)), Decision::Fenced);
     }
@@ -177,7 +159,7 @@ mod tests {
     #[test]
     fn what_no_restart_cures_is_parked_with_advice() {
         for kind in [ErrorKind::LogTruncated, ErrorKind::Conflict, ErrorKind::Corrupt, ErrorKind::Invalid] {
-            let decision = History::default().decide(failed(kind), SHORT, &BACKOFF, 0);
+            let decision = History::default().decide(failed(kind), SHORT, &POLICY, 0);
             assert!(matches!(decision, Decision::Park { advice, .. } if !advice.is_empty()), "{kind}");
         }
     }
@@ -186,13 +168,13 @@ mod tests {
     fn liv_2_panics_back_off_and_park_in_the_end_but_outages_never_do() {
         let mut history = History::default();
         for _ in 1..MAX_BUGS {
-            after(history.decide(Ended::Panicked("x".into()), SHORT, &BACKOFF, 0));
+            after(history.decide(Ended::Panicked("x".into()), SHORT, &POLICY, 0));
         }
-        let last = history.decide(Ended::Panicked("x".into()), SHORT, &BACKOFF, 0);
+        let last = history.decide(Ended::Panicked("x".into()), SHORT, &POLICY, 0);
         assert!(matches!(last, Decision::Park { .. }));
         let mut history = History::default();
         for _ in 0..1000 {
-            after(history.decide(failed(ErrorKind::Unavailable), SHORT, &BACKOFF, 0));
+            after(history.decide(failed(ErrorKind::Unavailable), SHORT, &POLICY, 0));
         }
     }
 
@@ -200,7 +182,7 @@ mod tests {
     fn a_stopped_worker_is_finished_and_a_retired_index_is_no_error() {
         let stopped = Exit::Stopped { next_offset: Offset(1), drained: true };
         let mut history = History::default();
-        assert_eq!(history.decide(Ended::Exit(stopped), SHORT, &BACKOFF, 0), Decision::Finished);
-        assert_eq!(history.decide(failed(ErrorKind::Closed), SHORT, &BACKOFF, 0), Decision::Closed);
+        assert_eq!(history.decide(Ended::Exit(stopped), SHORT, &POLICY, 0), Decision::Finished);
+        assert_eq!(history.decide(failed(ErrorKind::Closed), SHORT, &POLICY, 0), Decision::Closed);
     }
 }

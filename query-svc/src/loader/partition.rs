@@ -1,10 +1,9 @@
 //! One partition's loader: look for a newer manifest, fetch, verify, warm, swap.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use sluice_core::{ErrorKind, ManifestSeq};
+use sluice_core::{Backoff, ErrorKind, ManifestSeq};
 use sluice_segment::Segment;
 use sluice_snapshotter::{Chain, Manifest, SegmentEntry};
 use tokio::time::Instant;
@@ -13,7 +12,6 @@ use tracing::{info, warn};
 use super::Supplies;
 use super::error::LoadError;
 use crate::catalogue::{Index, Slot};
-use crate::limits::LoaderOptions;
 use crate::metrics;
 use crate::placement::Placement;
 use crate::view::{Loaded, Snapshot};
@@ -36,16 +34,23 @@ impl PartitionLoader {
     /// Runs until the generation ends.
     pub(super) async fn run(self) {
         let chain = Chain::new(self.supplies.store.clone(), self.slot.partition.clone());
-        let mut failures = 0u32;
+        let options = &self.supplies.options;
+        let mut retry =
+            Backoff::new(options.poll_interval, options.max_backoff.max(options.poll_interval)).start();
         loop {
             let looked = tokio::select! {
                 biased;
                 () = self.index.stop.cancelled() => return,
                 looked = self.look(&chain) => looked,
             };
-            failures = if looked.is_ok() { 0 } else { failures.saturating_add(1) };
+            let pause = match looked {
+                Ok(()) => {
+                    retry.reset();
+                    options.poll_interval
+                }
+                Err(_) => retry.failed(),
+            };
             self.note(looked);
-            let pause = pause(&self.supplies.options, failures);
             tokio::select! {
                 biased;
                 () = self.index.stop.cancelled() => return,
@@ -189,10 +194,4 @@ fn loaded(segment: Arc<Segment>, manifest: &Manifest, before: Option<&Snapshot>)
     segment.warm();
     let placement = Placement::of(&segment, manifest.partition.partition, manifest.partitions);
     Loaded { segment, placement }
-}
-
-/// The poll interval, doubled with each failure in a row up to the bound.
-fn pause(options: &LoaderOptions, failures: u32) -> Duration {
-    let longest = options.max_backoff.max(options.poll_interval);
-    options.poll_interval.saturating_mul(1 << failures.min(16)).min(longest)
 }

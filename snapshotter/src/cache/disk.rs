@@ -61,9 +61,12 @@ impl Disk {
         Ok(self.entries()?.iter().map(|e| e.bytes).sum())
     }
 
-    /// Whether the file is there and is what its name says; one that is not is removed.
+    /// Whether the file is there and is what its name says, and protects it; one that is not is removed.
     pub(super) fn is_intact(&self, digest: &blake3::Hash) -> Result<bool, StoreError> {
         let path = self.path(digest);
+        if let Err(error) = write_protect(&path) {
+            tracing::debug!(%error, "cached segment not write-protected");
+        }
         let mut hasher = blake3::Hasher::new();
         let hashed = File::open(&path).and_then(|file| hasher.update_reader(file).map(|_| ()));
         match hashed {
@@ -81,7 +84,8 @@ impl Disk {
     /// Notes that a file is used now; the note is for eviction only.
     pub(super) fn touch(&self, digest: &blake3::Hash) {
         let now = UNIX_EPOCH + Duration::from_millis(u64::try_from(SystemClock.now().0).unwrap_or(0));
-        let touched = File::options().append(true).open(self.path(digest)).and_then(|f| f.set_modified(now));
+        // the file is read-only: its times are the owner's to change all the same
+        let touched = File::open(self.path(digest)).and_then(|f| f.set_modified(now));
         if let Err(error) = touched {
             tracing::debug!(%error, "cached segment not touched");
         }
@@ -104,8 +108,9 @@ impl Disk {
         Ok(TempFile { path, lock, bytes, coming: Arc::clone(&self.coming) })
     }
 
-    /// Gives a finished file its name.
+    /// Gives a finished file its name; nobody writes it any more.
     pub(super) fn place(&self, temp: TempFile, digest: &blake3::Hash) -> Result<(), StoreError> {
+        write_protect(&temp.path)?;
         fs::rename(&temp.path, self.path(digest)).map_err(|e| local(&temp.path, e))?;
         drop(temp);
         metrics::cache_bytes(self.bytes()?);
@@ -122,6 +127,7 @@ impl Disk {
             self.place(temp, digest)?;
             fs::remove_file(from).map_err(|e| local(from, e))?;
         }
+        write_protect(&self.path(digest))?;
         metrics::cache_bytes(self.bytes()?);
         Ok(())
     }
@@ -202,4 +208,14 @@ impl Drop for TempFile {
             tracing::debug!(path = %self.path.display(), %error, "unfinished file not removed");
         }
     }
+}
+
+/// Takes the permission to write from everybody: a mapped file that is cut short ends the process.
+fn write_protect(path: &Path) -> Result<(), StoreError> {
+    let mut permissions = fs::metadata(path).map_err(|e| local(path, e))?.permissions();
+    if !permissions.readonly() {
+        permissions.set_readonly(true);
+        fs::set_permissions(path, permissions).map_err(|e| local(path, e))?;
+    }
+    Ok(())
 }

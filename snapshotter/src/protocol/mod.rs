@@ -9,6 +9,7 @@ mod content;
 mod gc;
 mod run_end;
 mod search;
+mod topic;
 
 pub use commit::{BoundaryReport, Commit, CommitStep, PutReport, ReadBack, Verdict};
 pub use content::{
@@ -17,6 +18,7 @@ pub use content::{
 pub use gc::{GcFacts, GcPlan, RetainRule, Summary, SweepFacts, plan_gc, plan_sweep};
 pub use run_end::RunEnd;
 pub use search::{Newest, NewestSearch, Probe, SearchStep};
+pub use topic::{BindingFacts, TopicDecision, TopicUse, topic};
 
 use sluice_core::ManifestSeq;
 

@@ -82,6 +82,37 @@ async fn a_segment_is_fetched_once_opened_once_and_shared() {
 }
 
 #[tokio::test]
+async fn seg_1_whole_files_are_read_only_and_are_evicted_and_replaced_all_the_same() {
+    let setup = setup(2).await;
+    let [first, second] = [0, 1].map(|i| &setup.entries[i]);
+    let path = |e: &SegmentEntry| setup.dir.path().join(format!("cache/{}.seg", e.digest.to_hex()));
+    let readonly = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().readonly();
+    let cache = setup.cache(first.bytes + second.bytes / 2);
+    let fetched = cache.get(&partition(), first).await.unwrap();
+    assert!(readonly(path(first)), "fetched");
+    drop(fetched);
+    let before = std::fs::metadata(path(first)).unwrap().modified().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    drop(cache.get(&partition(), first).await.unwrap());
+    assert!(std::fs::metadata(path(first)).unwrap().modified().unwrap() > before, "still noted as used");
+    drop(cache.get(&partition(), second).await.unwrap());
+    assert_eq!(setup.files(), [format!("{}.seg", second.digest.to_hex())], "evicted");
+    // moved in, over a file that is there already, and found by another process without protection
+    let built = setup.dir.path().join("built.seg");
+    std::fs::copy(path(second), &built).unwrap();
+    let (bytes, digest, records) = (second.bytes, second.digest, second.records);
+    let made = Built { path: built, bytes, digest, records };
+    drop(cache.adopt(&made).await.unwrap());
+    assert!(readonly(path(second)), "moved in");
+    std::fs::copy(path(second), setup.dir.path().join("copy")).unwrap();
+    std::fs::remove_file(path(second)).unwrap();
+    std::fs::write(path(second), std::fs::read(setup.dir.path().join("copy")).unwrap()).unwrap();
+    assert!(!readonly(path(second)));
+    drop(setup.cache(1 << 30).get(&partition(), second).await.unwrap());
+    assert!(readonly(path(second)), "of a program that did not protect it");
+}
+
+#[tokio::test]
 async fn seg_1_a_damaged_cache_file_is_fetched_again() {
     let setup = setup(2).await;
     let [first, second] = [0, 1].map(|i| &setup.entries[i]);
@@ -94,6 +125,8 @@ async fn seg_1_a_damaged_cache_file_is_fetched_again() {
     flipped[good.len() / 2] ^= 1;
     // damaged, cut, empty, and a good segment under another's name
     for bad in [&flipped[..], &good[..good.len() - 1], &[], &other[..]] {
+        // replaced, not written: the file is read-only
+        std::fs::remove_file(path(first)).unwrap();
         std::fs::write(path(first), bad).unwrap();
         let segment = setup.cache(1 << 30).get(&partition(), first).await.unwrap();
         assert_eq!(segment.find("built-0-7"), Some(7));

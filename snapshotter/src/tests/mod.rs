@@ -7,6 +7,7 @@ mod fencing;
 mod garbage;
 mod registry;
 mod scrub;
+mod topics;
 mod transfer;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use sluice_core::{ErrorKind, IndexSpec};
 
-use super::faulty::{FAULTS, Faulty};
+use super::faulty::{FAULTS, Fault, Faulty};
 use super::*;
 use crate::paths::Object;
 use crate::registry::{Created, Registry};
@@ -95,13 +95,15 @@ async fn of_sixteen_that_create_an_index_at_once_one_does() {
 
 #[tokio::test]
 async fn fence_4_an_unclear_create_of_a_spec_is_resolved() {
-    for fault in FAULTS {
+    // of the topic's binding, or of the spec itself
+    for (before, fault) in [0, 1].into_iter().flat_map(|n| FAULTS.map(|fault| (n, fault))) {
         let faulty = Arc::new(Faulty::default());
-        faulty.script.lock().unwrap().push_back(fault);
+        let script = std::iter::repeat_n(Fault::None, before).chain([fault]);
+        faulty.script.lock().unwrap().extend(script);
         let registry = registry(&over(&faulty));
         let made = registry.create(&spec(r#"{"name":"packages","dimension":4}"#)).await.unwrap();
-        assert!(matches!(made, Created::Created(_)), "{fault:?}");
-        assert_eq!(registry.list().await.unwrap().len(), 1, "{fault:?}");
+        assert!(matches!(made, Created::Created(_)), "{before} {fault:?}");
+        assert_eq!(registry.list().await.unwrap().len(), 1, "{before} {fault:?}");
     }
 }
 

@@ -95,6 +95,9 @@ async fn gc_3_each_kind_of_damage_is_found_and_nothing_else() {
         let spec = Object::Spec(IndexName::new("gone").unwrap(), 1);
         put(&spec, b"{}".to_vec()).await;
         expected.push((Problem::Damaged, spec));
+        let binding = Object::Binding(sluice_core::TopicName::new("b").unwrap(), 1);
+        put(&binding, b"{}".to_vec()).await;
+        expected.push((Problem::Damaged, binding));
         let late = Object::Segment(partition_of("gone", 1, 0), sessions[4].owner.new_segment_id());
         put(&late, b"of a zombie".to_vec()).await;
         expected.push((Problem::Orphan, late));
