@@ -140,6 +140,21 @@ mod tests {
     }
 
     #[test]
+    fn liv_1_nan_and_infinity_are_refused_by_their_position() {
+        let nans = [f32::NAN, -f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(0xffff_ffff)];
+        for bad in nans.into_iter().chain([f32::INFINITY, f32::NEG_INFINITY]) {
+            for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+                for position in 0..4 {
+                    let mut components = vec![1.0; 4];
+                    components[position] = bad;
+                    let refused = Vector::try_new(components, dimension(4), metric);
+                    assert_eq!(refused, Err(VectorError::NotFinite { position }), "{bad} under {metric}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn zero_length_is_refused_only_under_cosine() {
         assert_eq!(Vector::try_new(vec![0.0; 2], dimension(2), Metric::Cosine), Err(VectorError::ZeroLength));
         assert!(Vector::try_new(vec![0.0; 2], dimension(2), Metric::L2).is_ok());

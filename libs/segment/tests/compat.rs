@@ -10,19 +10,11 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{METRICS, Random, options, query, schema, sealed_bytes, upsert, vector};
+use common::{FIELDS, METRICS, Random, options, query, schema, sealed_bytes, upsert, vector};
 use roaring::RoaringBitmap;
 use serde_json::{Value, json};
-use sluice_core::{FieldType, Metric};
+use sluice_core::Metric;
 use sluice_segment::{FORMAT_VERSION, Filter, GrowingSet, Segment};
-
-const FIELDS: [(&str, FieldType); 5] = [
-    ("at", FieldType::Timestamp),
-    ("flag", FieldType::Boolean),
-    ("size", FieldType::Integer),
-    ("tag", FieldType::Keyword),
-    ("weight", FieldType::Float),
-];
 
 fn folder(version: u32) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/compat_data/v{version}"))

@@ -6,13 +6,17 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
 
-use common::{METRICS, NEVER, Random, filtered, options, query, schema, sealed_bytes, upsert, vector};
+use common::{
+    FIELDS, METRICS, NEVER, Random, cases, filtered, options, query, schema, sealed_bytes, upsert, vector,
+};
 use proptest::prelude::*;
 use roaring::RoaringBitmap;
-use sluice_core::{ErrorKind, FieldType, Metric, Schema};
-use sluice_segment::{Filter, GrowingSet, Segment, SegmentError, merge};
+use sluice_core::{ErrorKind, Metric, Schema};
+use sluice_segment::{FORMAT_VERSION, Filter, GrowingSet, Segment, SegmentError, merge};
 
 /// Counts what the current thread has allocated and not yet freed.
 struct Counting;
@@ -56,14 +60,6 @@ fn peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
     (result, PEAK.get().max(0) as usize)
 }
 
-const FIELDS: [(&str, FieldType); 5] = [
-    ("at", FieldType::Timestamp),
-    ("flag", FieldType::Boolean),
-    ("size", FieldType::Integer),
-    ("tag", FieldType::Keyword),
-    ("weight", FieldType::Float),
-];
-
 fn metadata(i: usize) -> String {
     let tags = ["\"a\"", "[\"b\",\"c\"]", "null", "\"ü\""];
     format!(
@@ -77,17 +73,21 @@ fn metadata(i: usize) -> String {
 }
 
 fn small(metric: Metric, rows: usize) -> (std::sync::Arc<Schema>, Vec<u8>) {
+    (schema(3, metric, &FIELDS), rows_from(metric, 0, rows))
+}
+
+/// A segment of the rows `first`, `first + 1`, ..
+fn rows_from(metric: Metric, first: usize, rows: usize) -> Vec<u8> {
     let schema = schema(3, metric, &FIELDS);
     let mut set = GrowingSet::new(schema.clone());
-    let mut random = Random(5);
-    for i in 0..rows {
+    let mut random = Random(5 + first as u64);
+    for i in first..first + rows {
         let key = format!("schlüssel-{i}");
         set.apply(upsert(&schema, &key, i as u64 * 2 + 1, &random.vector(3), &metadata(i)));
     }
     let mut options = options(1);
     options.graph.m = 4;
-    let bytes = sealed_bytes(&set, &options);
-    (schema, bytes)
+    sealed_bytes(&set, &options)
 }
 
 /// Does with a segment all that can be done; it must not panic.
@@ -126,6 +126,12 @@ fn use_all(segment: &Segment) {
     }
 }
 
+/// Damage, with the part that is damaged.
+fn assert_named(error: &SegmentError) {
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(matches!(error, SegmentError::Damaged { section, .. } if !section.is_empty()), "{error}");
+}
+
 #[test]
 fn seg_1_no_bit_can_flip_unseen() {
     let (_, mut bytes) = small(Metric::Cosine, 12);
@@ -136,7 +142,8 @@ fn seg_1_no_bit_can_flip_unseen() {
         for bit in 0..8 {
             bytes[at] ^= 1 << bit;
             let (opened, held) = peak(|| Segment::from_bytes(&bytes));
-            assert!(opened.is_err(), "bit {bit} of byte {at}");
+            let Err(error) = opened else { panic!("bit {bit} of byte {at} was not seen") };
+            assert_named(&error);
             assert!(held <= bound, "bit {bit} of byte {at}: {held} bytes");
             bytes[at] ^= 1 << bit;
         }
@@ -148,8 +155,7 @@ fn seg_1_no_truncation_and_no_addition_goes_unseen() {
     for metric in METRICS {
         let (_, bytes) = small(metric, 12);
         for length in 0..bytes.len() {
-            let error = Segment::from_bytes(&bytes[..length]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Corrupt, "{length}");
+            assert_named(&Segment::from_bytes(&bytes[..length]).unwrap_err());
         }
         for more in [1, 40, 64, 4096] {
             let mut longer = bytes.clone();
@@ -173,13 +179,48 @@ fn seg_1_two_sections_of_two_segments_do_not_make_one() {
     }
 }
 
+/// Every section of the file: what its table entry says it is, and where it lies.
+fn sections(bytes: &[u8]) -> Vec<([u8; 8], Range<usize>)> {
+    let trailer = bytes.len() - 40;
+    let table = trailer - u64_at(bytes, trailer);
+    let section = |entry: usize| {
+        let (start, length) = (u64_at(bytes, entry + 8), u64_at(bytes, entry + 16));
+        (bytes[entry..entry + 8].try_into().unwrap(), start..start + length)
+    };
+    (table..trailer).step_by(32).map(section).collect()
+}
+
+#[test]
+fn seg_1_a_section_of_another_segment_is_refused() {
+    for metric in METRICS {
+        // the same shape, so that sections fit; other rows, so that they differ
+        let (a, b) = (rows_from(metric, 10, 12), rows_from(metric, 40, 12));
+        let (of_a, of_b) = (sections(&a), sections(&b));
+        let mut swapped = 0;
+        for (kind, at) in &of_a {
+            let Some((_, other)) = of_b.iter().find(|(k, o)| k == kind && o.len() == at.len()) else {
+                continue;
+            };
+            let mut mixed = a.clone();
+            mixed[at.clone()].copy_from_slice(&b[other.clone()]);
+            if mixed != a {
+                swapped += 1;
+                assert_named(&Segment::from_bytes(&mixed).unwrap_err());
+            }
+        }
+        assert!(swapped >= 10, "{swapped} of {} sections", of_a.len());
+    }
+}
+
 #[test]
 fn seg_1_a_newer_version_is_refused_by_number() {
     let (_, mut bytes) = small(Metric::L2, 3);
-    bytes[8] = 2;
+    let newer = FORMAT_VERSION + 1;
+    bytes[8..12].copy_from_slice(&newer.to_le_bytes());
     seal_checksums(&mut bytes);
     let error = Segment::from_bytes(&bytes).unwrap_err();
-    assert!(matches!(error, SegmentError::Version { found: 2, supported: 1 }), "{error}");
+    let named = matches!(error, SegmentError::Version { found, supported: FORMAT_VERSION } if found == newer);
+    assert!(named, "{error}");
 }
 
 #[test]
@@ -247,7 +288,7 @@ fn seg_1_forged_bytes_are_refused_or_harmless() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(cases(512))]
 
     #[test]
     fn seg_1_many_forged_bytes_are_refused_or_harmless(
@@ -267,5 +308,64 @@ proptest! {
     #[test]
     fn seg_1_noise_is_no_segment(noise in prop::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(Segment::from_bytes(&noise).is_err());
+    }
+}
+
+/// What a disk, a cache or a network does to a file.
+#[derive(Debug, Clone)]
+enum Damage {
+    Bytes(Vec<(prop::sample::Index, u8)>),
+    /// A block of zeros.
+    Zeros(prop::sample::Index, usize),
+    /// A block that was written to the wrong place.
+    Misdirected(prop::sample::Index, prop::sample::Index, usize),
+    Cut(prop::sample::Index),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    use prop::sample::Index;
+    prop_oneof![
+        prop::collection::vec((any::<Index>(), any::<u8>()), 1..8).prop_map(Damage::Bytes),
+        (any::<Index>(), 1usize..8192).prop_map(|(at, n)| Damage::Zeros(at, n)),
+        (any::<Index>(), any::<Index>(), 1usize..8192).prop_map(|(a, b, n)| Damage::Misdirected(a, b, n)),
+        any::<Index>().prop_map(Damage::Cut),
+    ]
+}
+
+fn damaged(bytes: &[u8], damage: &Damage) -> Vec<u8> {
+    let mut bad = bytes.to_vec();
+    match damage {
+        Damage::Bytes(changes) => changes.iter().for_each(|(at, value)| bad[at.index(bytes.len())] = *value),
+        Damage::Zeros(at, n) => {
+            let at = at.index(bytes.len());
+            bad[at..bytes.len().min(at + n)].fill(0);
+        }
+        Damage::Misdirected(from, to, n) => {
+            let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
+            let n = (*n).min(bytes.len() - from.max(to));
+            bad.copy_within(from..from + n, to);
+        }
+        Damage::Cut(at) => bad.truncate(at.index(bytes.len())),
+    }
+    bad
+}
+
+proptest! {
+    #![proptest_config(cases(2000))]
+
+    #[test]
+    fn seg_1_a_larger_segment_that_is_damaged_anywhere_never_opens(damage in damage(), metric in 0usize..3) {
+        static LARGER: [LazyLock<Vec<u8>>; 3] = [
+            LazyLock::new(|| rows_from(Metric::Cosine, 0, 1000)),
+            LazyLock::new(|| rows_from(Metric::Dot, 0, 1000)),
+            LazyLock::new(|| rows_from(Metric::L2, 0, 1000)),
+        ];
+        let good = &*LARGER[metric];
+        let bad = damaged(good, &damage);
+        if bad != *good {
+            let (opened, held) = peak(|| Segment::from_bytes(&bad));
+            assert_named(&opened.unwrap_err());
+            prop_assert!(held <= 2 * good.len() + (64 << 10), "{} bytes", held);
+        }
     }
 }

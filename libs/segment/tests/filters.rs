@@ -7,20 +7,12 @@ mod common;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use common::{METRICS, options, query, schema, sealed, upsert, vector};
+use common::{FIELDS, METRICS, cases, options, query, schema, sealed, upsert, vector};
 use proptest::prelude::*;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
-use sluice_core::{ErrorKind, FieldType, Metric, Schema, Timestamp};
+use sluice_core::{ErrorKind, Metric, Schema, Timestamp};
 use sluice_segment::{Filter, FilterError, GrowingSet};
-
-const FIELDS: [(&str, FieldType); 5] = [
-    ("at", FieldType::Timestamp),
-    ("flag", FieldType::Boolean),
-    ("size", FieldType::Integer),
-    ("tag", FieldType::Keyword),
-    ("weight", FieldType::Float),
-];
 
 fn declared() -> Arc<Schema> {
     schema(2, Metric::L2, &FIELDS)
@@ -165,7 +157,7 @@ fn filter() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(cases(300))]
 
     #[test]
     fn a_filter_means_the_same_on_a_set_on_a_segment_and_to_a_naive_reader(

@@ -4,97 +4,16 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::{METRICS, NEVER, Random, delete, merged, options, schema, sealed, sealed_bytes, set_of, upsert};
+use common::log::{counted, fold, live, operations, record, rows_of};
+use common::{METRICS, NEVER, Random, cases, delete, options, schema, sealed, sealed_bytes, set_of, upsert};
 use proptest::prelude::*;
-use roaring::RoaringBitmap;
-use sluice_core::{ErrorKind, FieldType, Metric, Offset, Record, Schema};
-use sluice_segment::{Applied, BuildError, GrowingSet, Newest, Segment, build_memory, merge, seal};
-
-/// One operation on one of few keys: an upsert of a vector, or a delete.
-type Operation = (u8, Option<[f32; 3]>);
-
-/// What is known of a key: the offset of its newest version, and its vector unless it was deleted.
-type Fold = BTreeMap<String, (u64, Option<[f32; 3]>)>;
-
-fn operations(most: usize) -> impl Strategy<Value = Vec<Operation>> {
-    let vector =
-        prop::array::uniform3(-10f32..10.0).prop_filter("not zero", |v| v.iter().any(|c| c.abs() > 0.1));
-    prop::collection::vec((0u8..12, prop::option::weighted(0.75, vector)), 0..most)
-}
-
-fn fold(log: &[Operation]) -> Fold {
-    let entries = log.iter().enumerate();
-    entries.map(|(offset, (key, vector))| (format!("key{key}"), (offset as u64, *vector))).collect()
-}
-
-fn record(schema: &Schema, offset: usize, operation: &Operation) -> Record {
-    let key = format!("key{}", operation.0);
-    match operation.1 {
-        Some(v) => upsert(schema, &key, offset as u64, &v, &format!(r#"{{"n":{offset}}}"#)),
-        None => delete(&key, offset as u64),
-    }
-}
-
-fn live(fold: &Fold) -> Vec<(String, u64, [f32; 3])> {
-    let mut rows: Vec<_> =
-        fold.iter().filter_map(|(key, (offset, vector))| Some((key.clone(), *offset, (*vector)?))).collect();
-    rows.sort_by_key(|(_, offset, _)| *offset);
-    rows
-}
-
-fn rows_of(segment: &Segment) -> Vec<(String, u64, [f32; 3])> {
-    let rows = (0..segment.len()).map(|row| segment.row(row));
-    rows.map(|r| {
-        assert_eq!(r.metadata, format!(r#"{{"n":{}}}"#, r.offset));
-        assert_eq!(r.timestamp.0, 1_700_000_000_000 + r.offset.0 as i64);
-        (r.key.to_owned(), r.offset.0, r.vector.try_into().unwrap())
-    })
-    .collect()
-}
-
-fn counted() -> Arc<Schema> {
-    schema(3, Metric::L2, &[("n", FieldType::Integer)])
-}
+use sluice_core::{ErrorKind, FieldType, Metric, Offset, Record};
+use sluice_segment::{Applied, BuildError, GrowingSet, Newest, build_memory, merge, seal};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    #[test]
-    fn fold_3_a_growing_set_is_the_fold_whatever_is_redelivered(
-        log in operations(60), again in prop::collection::vec((any::<prop::sample::Index>(), 1usize..20), 0..6)
-    ) {
-        let schema = counted();
-        let mut set = GrowingSet::new(schema.clone());
-        for (offset, operation) in log.iter().enumerate() {
-            set.apply(record(&schema, offset, operation));
-            for (at, length) in &again {
-                // some prefix of what was applied comes once more
-                let from = at.index(offset + 1);
-                for (o, operation) in log.iter().enumerate().take(offset + 1).skip(from).take(*length) {
-                    prop_assert_eq!(set.apply(record(&schema, o, operation)), Applied::Stale);
-                }
-            }
-        }
-        let fold = fold(&log);
-        prop_assert_eq!(set.live_len(), live(&fold).len());
-        prop_assert_eq!(set.is_empty(), fold.is_empty());
-        prop_assert_eq!(set.newest().count(), fold.len());
-        for (key, (offset, vector)) in &fold {
-            match (set.get(key), vector) {
-                (Some(Newest::Live(row, live)), Some(v)) => {
-                    prop_assert_eq!((live.offset.0, live.vector), (*offset, v.as_slice()));
-                    prop_assert_eq!(set.row(row), live);
-                }
-                (Some(Newest::Deleted(at)), None) => prop_assert_eq!(at.0, *offset),
-                (got, _) => prop_assert!(false, "{:?}", got),
-            }
-        }
-        prop_assert_eq!(set.live_rows().count(), set.live_len());
-    }
+    #![proptest_config(cases(200))]
 
     #[test]
     fn a_segment_holds_what_was_sealed_in_offset_order(log in operations(60), graph in any::<bool>()) {
@@ -115,72 +34,6 @@ proptest! {
         prop_assert_eq!(segment.find(""), None);
         prop_assert_eq!(segment.schema(), schema.as_ref());
     }
-
-    #[test]
-    fn fold_4_merging_changes_no_version(
-        log in operations(120),
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..7),
-        tree in prop::collection::vec((any::<prop::sample::Index>(), 2usize..5), 0..4),
-        graph in any::<bool>(),
-    ) {
-        let schema = counted();
-        let options = options(if graph { 1 } else { 1000 });
-        let mut cuts: Vec<usize> = cuts.iter().map(|c| c.index(log.len() + 1)).chain([0, log.len()]).collect();
-        cuts.sort_unstable();
-        // each stretch of the log is sealed; a newer stretch marks the rows that it supersedes as deleted
-        let mut segments: Vec<(Segment, RoaringBitmap)> = Vec::new();
-        for pair in cuts.windows(2) {
-            let mut set = GrowingSet::new(schema.clone());
-            for (offset, operation) in log.iter().enumerate().take(pair[1]).skip(pair[0]) {
-                set.apply(record(&schema, offset, operation));
-            }
-            for (segment, deleted) in &mut segments {
-                deleted.extend(set.newest().filter_map(|(key, _)| segment.find(key)));
-            }
-            if set.live_len() > 0 {
-                segments.push((sealed(&set, &options), RoaringBitmap::new()));
-            }
-        }
-        for (at, count) in tree {
-            if segments.is_empty() { break; }
-            let from = at.index(segments.len());
-            let group: Vec<_> = segments.drain(from..segments.len().min(from + count)).collect();
-            let inputs: Vec<_> = group.iter().map(|(s, d)| (s, d)).collect();
-            if group.iter().any(|(s, d)| u64::from(s.len()) > d.len()) {
-                segments.push((merged(&inputs, &schema, &options), RoaringBitmap::new()));
-            }
-        }
-        let mut got: Vec<_> = segments
-            .iter()
-            .flat_map(|(segment, deleted)| {
-                let rows = rows_of(segment).into_iter().zip(0u32..);
-                rows.filter(|(_, row)| !deleted.contains(*row)).map(|(row, _)| row)
-            })
-            .collect();
-        got.sort_by_key(|(_, offset, _)| *offset);
-        prop_assert_eq!(got, live(&fold(&log)));
-    }
-}
-
-#[test]
-fn fold_4_a_version_that_another_input_supersedes_is_gone_even_if_the_newer_one_is_deleted() {
-    let schema = counted();
-    let segment_of = |records: &[(&str, u64)]| {
-        let mut set = GrowingSet::new(schema.clone());
-        for (key, offset) in records {
-            set.apply(upsert(&schema, key, *offset, &[1.0, 2.0, 3.0], &format!(r#"{{"n":{offset}}}"#)));
-        }
-        sealed(&set, &options(1000))
-    };
-    let (old, new) = (segment_of(&[("a", 1), ("b", 2)]), segment_of(&[("a", 5), ("b", 6), ("c", 7)]));
-    let none = RoaringBitmap::new();
-    let dead: RoaringBitmap = [new.find("a").unwrap()].into_iter().collect();
-    let got = merged(&[(&old, &none), (&new, &dead)], &schema, &options(1000));
-    let versions: Vec<_> = rows_of(&got).into_iter().map(|(key, offset, _)| (key, offset)).collect();
-    assert_eq!(versions, [("b".to_owned(), 6), ("c".to_owned(), 7)]);
-    // the same segment twice counts once
-    let twice = merged(&[(&new, &none), (&new, &none)], &schema, &options(1000));
-    assert_eq!(rows_of(&twice), rows_of(&new));
 }
 
 #[test]
@@ -282,7 +135,7 @@ fn a_build_that_was_cancelled_or_failed_leaves_no_file() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let segment = sealed(&set, &options(1000));
     let other = common::schema(8, Metric::Dot, &[]);
-    let none = RoaringBitmap::new();
+    let none = roaring::RoaringBitmap::new();
     let error = merge(&[(&segment, &none)], &other, &options(1), &path, &NEVER).unwrap_err();
     assert!(matches!(error, BuildError::Schema { input: 0 }));
     let all = (0..segment.len()).collect();

@@ -2,9 +2,12 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses a part")]
 
+pub mod log;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use proptest::test_runner::Config;
 use roaring::RoaringBitmap;
 use sluice_core::{
     Dimension, Document, FieldName, FieldType, GraphSpec, Key, Metadata, Metric, Offset, Op, Record, Schema,
@@ -15,6 +18,21 @@ use sluice_segment::{BuildOptions, Filter, GrowingSet, Hit, Query, Segment, merg
 pub static NEVER: AtomicBool = AtomicBool::new(false);
 
 pub const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
+
+/// One field of each type.
+pub const FIELDS: [(&str, FieldType); 5] = [
+    ("at", FieldType::Timestamp),
+    ("flag", FieldType::Boolean),
+    ("size", FieldType::Integer),
+    ("tag", FieldType::Keyword),
+    ("weight", FieldType::Float),
+];
+
+/// `quick` cases of a property, or as many as `PROPTEST_CASES` says.
+pub fn cases(quick: u32) -> Config {
+    let wanted = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    Config::with_cases(wanted.unwrap_or(quick))
+}
 
 /// splitmix64.
 pub struct Random(pub u64);
