@@ -25,9 +25,11 @@ const SPEC: &str = "seal = { max_age = '50ms', max_records = 25 }\nmerge = { max
 /// Changes that are written before a kill, and again and again while a failpoint is waited for.
 const BATCH: usize = 150;
 /// How long a failpoint is waited for.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// Pause between two batches while a failpoint is waited for.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Pause between two looks while a failpoint is waited for.
 const FEED: Duration = Duration::from_millis(200);
+/// Messages that may wait to be published while one is: a slow store is fed slowly.
+const AHEAD: u64 = 3 * BATCH as u64;
 /// SIGABRT.
 const ABORTED: i32 = 6;
 
@@ -38,6 +40,7 @@ pub(crate) struct Campaign {
     indexers: Vec<Option<Process>>,
     query: Option<Process>,
     changes: Changes,
+    written: u64,
     pub(crate) tally: Tally,
     pub(crate) started: u32,
 }
@@ -58,6 +61,7 @@ pub(crate) fn campaign(name: &str, set_up: &SetUp, options: &Options) -> Tally {
         indexers: vec![None],
         query: None,
         changes: Changes::new(options.seed),
+        written: 0,
         tally: Tally::new(name, options.seed),
         started: 0,
     };
@@ -83,7 +87,9 @@ impl Campaign {
         self.up().await;
         self.write();
         self.check().await;
-        for (n, abort) in plan::aborts(&mut random, options.hits).into_iter().enumerate() {
+        let aborts = plan::aborts(&mut random, options.hits);
+        let all = aborts.len();
+        for (n, abort) in aborts.into_iter().enumerate() {
             let ended = match abort.passer() {
                 Passer::Indexer => self.abort_indexer(abort).await,
                 Passer::Creation => self.abort_creation(abort).await,
@@ -92,6 +98,7 @@ impl Campaign {
             self.tally.aborted(abort, ended);
             if (n as u32 + 1).is_multiple_of(options.check_every) {
                 self.check().await;
+                println!("  {} of {all} aborts, {} scans equal", n + 1, self.tally.scans);
             }
         }
         // with a group there are two indexers, so that kills move partitions; a lone log has one at a time
@@ -113,6 +120,7 @@ impl Campaign {
     /// Writes the next batch.
     fn write(&mut self) {
         self.changes.write(&self.world.log, &self.world.index, BATCH);
+        self.written += BATCH as u64;
     }
 
     /// Starts what is down; the indexers need not listen yet.
@@ -160,8 +168,11 @@ impl Campaign {
         }
         let mut indexer = self.world.spawn("index", "indexer0", &armed(Some(abort)));
         let begun = Instant::now();
+        let api = self.api().await;
         loop {
-            self.write();
+            if self.written < visible(&api).await + AHEAD {
+                self.write();
+            }
             tokio::time::sleep(FEED).await;
             match indexer.ended() {
                 Some(status) if is_abort(status) => return Ok(()),

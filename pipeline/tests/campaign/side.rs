@@ -1,5 +1,7 @@
 //! Indexes beside the main one: created and retired over HTTP, collected by `sluice gc`, with aborts on the way.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::changes::DIMENSION;
@@ -21,8 +23,10 @@ impl Campaign {
         format!("{}-s{}", self.world.index, self.started)
     }
 
+    /// An index behind a query service that knows the main one.
     async fn side(&mut self, name: &str) -> Api {
         let main = self.api().await;
+        main.shows(&BTreeMap::new()).await;
         main.beside(name)
     }
 

@@ -17,6 +17,8 @@ use crate::support::world::World;
 
 const DIMENSION: usize = 16;
 const QUICK: &str = "seal = { max_age = '100ms', max_records = 100 }\nmerge = { max_similar = 2 }\n";
+/// What was read is published a while later, and so are its offsets committed.
+const SLOW: &str = "seal = { max_age = '3s' }\n";
 /// How long a fault of the store lasts; a stall of ten seconds outlasts the time-out of a small request.
 const LASTS: Duration = Duration::from_secs(5);
 const STALL_S: u32 = 10;
@@ -29,22 +31,24 @@ on_servers!(
     liv_3_store_stalls,
     liv_3_store_cuts_bodies,
     liv_3_broker_paused,
+    liv_3_broker_paused_before_offsets_are_committed,
     liv_3_broker_killed_and_restarted,
 );
 
 /// A world that works, with searches to compare.
 struct Bed {
-    world: World,
     indexer: Process,
     query: Process,
     random: Random,
+    /// Dropped last: the logs of the processes are in its directory.
+    world: World,
 }
 
 impl Bed {
     async fn new(set_up: &SetUp, name: &str, more: &str) -> Self {
-        let world = World::new(set_up, name, DIMENSION, &format!("{QUICK}{more}"));
+        let world = World::new(set_up, name, DIMENSION, more);
         let (indexer, query) = (world.indexer().await, world.query().await);
-        let mut bed = Self { world, indexer, query, random: Random::new(1) };
+        let mut bed = Self { indexer, query, random: Random::new(1), world };
         bed.publish("first").await;
         bed.api().shows(&bed.world.log.ends(&bed.world.index)).await;
         bed
@@ -98,7 +102,7 @@ type Fault<'a> = (&'a str, &'a str, &'a str);
 /// Faults of the store, while records are published and searches run.
 async fn store(set_up: SetUp, name: &str, faults: &[Fault<'_>]) {
     let proxy = S3Proxy::start(STALL_S);
-    let mut bed = Bed::new(&set_up, name, &proxy.options()).await;
+    let mut bed = Bed::new(&set_up, name, &format!("{QUICK}{}", proxy.options())).await;
     for (kind, method, chance) in faults {
         proxy.fault(kind, method, "*", chance);
     }
@@ -132,16 +136,27 @@ async fn liv_3_store_cuts_bodies(set_up: SetUp) {
 }
 
 /// The same store, and a broker of this test's own.
-async fn on_own_broker(set_up: SetUp, name: &str) -> (Broker, Bed) {
+async fn on_own_broker(set_up: SetUp, name: &str, more: &str) -> (Broker, Bed) {
     let SetUp::Servers { store, .. } = set_up else { panic!("this test is for servers") };
     let broker = Broker::start();
-    let bed = Bed::new(&SetUp::Servers { kafka: broker.bootstrap(), store }, name, "").await;
+    let bed = Bed::new(&SetUp::Servers { kafka: broker.bootstrap(), store }, name, more).await;
     (broker, bed)
 }
 
 async fn liv_3_broker_paused(set_up: SetUp) {
-    let (broker, mut bed) = on_own_broker(set_up, "broker-paused").await;
+    paused(set_up, "broker-paused", QUICK, Duration::ZERO).await;
+}
+
+/// Offsets are committed to a broker that does not answer, while the session ends: the member must not wait for them.
+async fn liv_3_broker_paused_before_offsets_are_committed(set_up: SetUp) {
+    // all is read by then, and nothing is published
+    paused(set_up, "broker-paused-early", SLOW, Duration::from_secs(1)).await;
+}
+
+async fn paused(set_up: SetUp, name: &str, more: &str, after: Duration) {
+    let (broker, mut bed) = on_own_broker(set_up, name, more).await;
     bed.publish("during").await;
+    tokio::time::sleep(after).await;
     broker.call("pause");
     let searches = bed.search_until(Instant::now() + PAUSED).await;
     broker.call("resume");
@@ -150,7 +165,7 @@ async fn liv_3_broker_paused(set_up: SetUp) {
 }
 
 async fn liv_3_broker_killed_and_restarted(set_up: SetUp) {
-    let (broker, mut bed) = on_own_broker(set_up, "broker-killed").await;
+    let (broker, mut bed) = on_own_broker(set_up, "broker-killed", QUICK).await;
     bed.publish("during").await;
     broker.call("kill");
     let searches = bed.search_until(Instant::now() + LASTS).await;

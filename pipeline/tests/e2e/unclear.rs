@@ -36,7 +36,7 @@ async fn assert_fold(world: &World, api: &Api) {
 
 /// Log lines with this message.
 fn told(process: &Process, message: &str) -> usize {
-    process.lines().iter().filter(|line| line["fields"]["message"] == message).count()
+    process.lines().iter().filter(|line| line["message"] == message).count()
 }
 
 /// Nobody was fenced, nothing failed and nothing is stopped.

@@ -17,7 +17,7 @@ use crate::takeover::{owned, they_share};
 
 const DIMENSION: usize = 16;
 /// Records wait so long to be published that an owner can be stopped while it holds some.
-const SLOW: &str = "seal = { max_age = '2s' }\n";
+const SLOW: &str = "seal = { max_age = '5s' }\n";
 /// What a take-over may last beyond the session: a rebalance, claims and seals on two busy cores.
 const MARGIN: Duration = Duration::from_secs(40);
 
@@ -87,8 +87,8 @@ fn assert_chains(world: &World) {
 fn fenced_since(process: &Process, from: usize) -> BTreeSet<String> {
     let (mut fenced, mut claimed) = (BTreeSet::new(), BTreeSet::new());
     for line in process.lines().into_iter().skip(from) {
-        let partition = line["fields"]["partition"].as_str().unwrap_or_default().to_owned();
-        match line["fields"]["message"].as_str() {
+        let partition = line["partition"].as_str().unwrap_or_default().to_owned();
+        match line["message"].as_str() {
             Some("claimed") => {
                 claimed.insert(partition);
             }
