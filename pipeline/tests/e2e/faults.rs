@@ -24,6 +24,8 @@ const LASTS: Duration = Duration::from_secs(5);
 const STALL_S: u32 = 10;
 /// How long the broker is paused: longer than the session.
 const PAUSED: Duration = Duration::from_secs(15);
+/// Longer than a client may take to return to its group: another one takes its place.
+const PAUSED_LONG: Duration = Duration::from_secs(45);
 
 on_servers!(
     liv_3_store_refuses_connections,
@@ -31,7 +33,7 @@ on_servers!(
     liv_3_store_stalls,
     liv_3_store_cuts_bodies,
     liv_3_broker_paused,
-    liv_3_broker_paused_before_offsets_are_committed,
+    liv_3_broker_paused_until_the_member_is_replaced,
     liv_3_broker_killed_and_restarted,
 );
 
@@ -144,24 +146,29 @@ async fn on_own_broker(set_up: SetUp, name: &str, more: &str) -> (Broker, Bed) {
 }
 
 async fn liv_3_broker_paused(set_up: SetUp) {
-    paused(set_up, "broker-paused", QUICK, Duration::ZERO).await;
-}
-
-/// Offsets are committed to a broker that does not answer, while the session ends: the member must not wait for them.
-async fn liv_3_broker_paused_before_offsets_are_committed(set_up: SetUp) {
-    // all is read by then, and nothing is published
-    paused(set_up, "broker-paused-early", SLOW, Duration::from_secs(1)).await;
-}
-
-async fn paused(set_up: SetUp, name: &str, more: &str, after: Duration) {
-    let (broker, mut bed) = on_own_broker(set_up, name, more).await;
+    let (broker, mut bed) = on_own_broker(set_up, "broker-paused", QUICK).await;
     bed.publish("during").await;
-    tokio::time::sleep(after).await;
-    broker.call("pause");
-    let searches = bed.search_until(Instant::now() + PAUSED).await;
-    broker.call("resume");
-    println!("broker paused for {PAUSED:?}, {searches} searches meanwhile");
+    paused(&broker, &mut bed, PAUSED).await;
     bed.assert_recovers().await;
+}
+
+/// Offsets are committed to a broker that does not answer, and the session ends; the client may wait for itself then.
+async fn liv_3_broker_paused_until_the_member_is_replaced(set_up: SetUp) {
+    let (broker, mut bed) = on_own_broker(set_up, "broker-paused-long", SLOW).await;
+    bed.publish("during").await;
+    // all is read by then, and nothing is published
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    paused(&broker, &mut bed, PAUSED_LONG).await;
+    bed.assert_recovers().await;
+    let replaced = |line: &Value| line["error"].as_str().is_some_and(|e| e.contains("has not returned"));
+    assert!(bed.indexer.lines().iter().any(replaced), "the member was not replaced");
+}
+
+async fn paused(broker: &Broker, bed: &mut Bed, lasts: Duration) {
+    broker.call("pause");
+    let searches = bed.search_until(Instant::now() + lasts).await;
+    broker.call("resume");
+    println!("broker paused for {lasts:?}, {searches} searches meanwhile");
 }
 
 async fn liv_3_broker_killed_and_restarted(set_up: SetUp) {
