@@ -94,6 +94,7 @@ impl Press {
 
     /// Hands the file to the cache. When that fails, the file as it was opened goes on serving this worker.
     async fn adopt(&mut self, id: SegmentId, made: Made, snapshot: &mut Snapshot) {
+        failpoint!("indexer.adopt.before");
         match self.fetch.adopt(made.built.clone()).await {
             Ok(segment) => {
                 if let Some(live) = snapshot.segments.iter_mut().find(|live| live.state.id == id) {

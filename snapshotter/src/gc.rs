@@ -245,9 +245,11 @@ async fn close(chain: &Chain, mut newest: Manifest, clock: &dyn Clock) -> Result
         if newest.reason == Reason::Close {
             return Ok(newest.seq);
         }
+        failpoint!("gc.close.before");
         let (closing, verdict) = commit(chain, protocol::close(&newest, stamp(clock))).await?;
         match verdict {
             Verdict::Won => {
+                failpoint!("gc.close.after");
                 tracing::info!(%partition, seq = %closing.seq, "chain of a retired generation closed");
                 return Ok(closing.seq);
             }
@@ -318,16 +320,17 @@ async fn execute(
     for chunk in plan.boundaries {
         retire(chain, chunk).await?;
     }
-    failpoint!("gc.delete.before");
-    chain.store().delete(manifests).await?;
-    chain.store().delete(segments).await?;
-    failpoint!("gc.delete.after");
-    metrics::collected("manifest", report.manifests);
-    metrics::collected("segment", report.segments);
-    if report.manifests + report.segments > 0 {
+    if !doomed.is_empty() {
+        failpoint!("gc.delete.before");
+        chain.store().delete(manifests).await?;
+        failpoint!("gc.delete.between");
+        chain.store().delete(segments).await?;
+        failpoint!("gc.delete.after");
         let (manifests, segments, bytes) = (report.manifests, report.segments, report.bytes);
         tracing::info!(%partition, manifests, segments, bytes, "garbage collected");
     }
+    metrics::collected("manifest", report.manifests);
+    metrics::collected("segment", report.segments);
     Ok(report)
 }
 

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use sluice_core::{Backoff, Clock, ErrorKind, Generation, IndexName, IndexSpec, SpecDifference, Timestamp};
+use sluice_core::{
+    Backoff, Clock, ErrorKind, Generation, IndexName, IndexSpec, SpecDifference, Timestamp, failpoint,
+};
 
 use self::bindings::Unfinished;
 use crate::create::{BACKOFF, TRIES, drive};
@@ -228,8 +230,12 @@ impl Registry {
         let mut commit = Commit::of_kept(TRIES);
         // specs are never collected, so there is no boundary to look at
         let boundary = |_: Chunk| object.clone();
+        failpoint!("spec.before");
         match drive(&self.store, &object, &Bytes::from(body), &mut commit, boundary).await? {
-            Verdict::Won => Ok(Some(stored)),
+            Verdict::Won => {
+                failpoint!("spec.after");
+                Ok(Some(stored))
+            }
             Verdict::Lost | Verdict::Collected => Ok(None),
             Verdict::Denied | Verdict::Unresolved => Err(RegistryError::Unresolved(index)),
         }

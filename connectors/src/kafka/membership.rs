@@ -4,6 +4,7 @@
 //! stopped its workers; heartbeats come from a thread of librdkafka and go on meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,11 @@ use crate::source::{Membership, MembershipEvent, REVOKE_WAIT};
 const POLL: Duration = Duration::from_millis(100);
 /// Pause between looks at something that another task does.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long a client whose session ended may take to be given partitions again, none among them, before another
+/// client takes its place: one that lost its broker in the middle of a request may wait for itself for ever.
+const RETURN: Duration = Duration::from_secs(30);
+/// Clients that were given up and are not closed yet; with so many no other one is given up.
+const GIVEN_UP: usize = 4;
 
 type Commits = Arc<Mutex<BTreeMap<TopicPartition, Offset>>>;
 
@@ -40,6 +46,7 @@ pub(super) struct KafkaMembership {
     config: Arc<KafkaConfig>,
     commits: Commits,
     member: Mutex<Option<Running>>,
+    given_up: Arc<AtomicUsize>,
 }
 
 struct Running {
@@ -49,7 +56,7 @@ struct Running {
 
 impl KafkaMembership {
     pub(super) fn new(config: Arc<KafkaConfig>) -> Self {
-        Self { config, commits: Commits::default(), member: Mutex::default() }
+        Self { config, commits: Commits::default(), member: Mutex::default(), given_up: Arc::default() }
     }
 
     fn swap(&self, member: Option<Running>) -> Option<Running> {
@@ -66,17 +73,33 @@ impl Membership for KafkaMembership {
         self.leave().await;
         let (events, receiver) = mpsc::channel(16);
         let (leave, (tell_left, left)) = (CancellationToken::new(), oneshot::channel());
-        let lease = Lease { reports: Reports::new("member"), events: events.clone(), leave: leave.clone() };
+        let lease = Lease {
+            reports: Reports::new("member"),
+            events: events.clone(),
+            leave: leave.clone(),
+            commits: Arc::clone(&self.commits),
+            lost_since: Mutex::default(),
+        };
         let consumer: BaseConsumer<Lease> =
             self.config.member().create_with_context(lease).map_err(|e| log_error(&e))?;
-        self.commits.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let member = Member { consumer, topics, events, commits: Arc::clone(&self.commits), told: None };
+        take_all(&self.commits);
+        let mut member = Member { consumer, topics, events, told: None };
+        let given_up = Arc::clone(&self.given_up);
         let ended = leave.clone();
         std::thread::Builder::new()
             .name("kafka-member".to_owned())
-            .spawn(move || {
-                member.run(&ended);
-                tell_left.send(()).ok();
+            .spawn(move || match member.run(&ended, &given_up) {
+                // dropping the consumer leaves the group, by way of the callback that revokes
+                End::Leaves => {
+                    drop(member);
+                    tell_left.send(()).ok();
+                }
+                // closing a client that waits for itself may take for ever: nobody waits for that
+                End::GivenUp => {
+                    tell_left.send(()).ok();
+                    drop(member);
+                    given_up.fetch_sub(1, Ordering::Relaxed);
+                }
             })
             .map_err(|e| LogError::Unavailable(format!("cannot start a thread: {e}")))?;
         self.swap(Some(Running { leave, left }));
@@ -105,19 +128,27 @@ impl Drop for KafkaMembership {
     }
 }
 
+/// How a member's thread ends.
+enum End {
+    Leaves,
+    GivenUp,
+}
+
+fn take_all(commits: &Commits) -> BTreeMap<TopicPartition, Offset> {
+    std::mem::take(&mut *commits.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 struct Member {
     consumer: BaseConsumer<Lease>,
     topics: watch::Receiver<BTreeSet<TopicName>>,
     events: mpsc::Sender<MembershipEvent>,
-    commits: Commits,
     /// The error that was logged last: the same one is logged once.
     told: Option<String>,
 }
 
 impl Member {
-    /// Polls until the membership ends. Dropping the consumer then leaves the group, by way of the callback that
-    /// revokes.
-    fn run(mut self, leave: &CancellationToken) {
+    /// Polls until the membership ends.
+    fn run(&mut self, leave: &CancellationToken, given_up: &AtomicUsize) -> End {
         self.topics.mark_changed();
         while !leave.is_cancelled() && !self.events.is_closed() {
             // when nobody can change the topics any more they stay as they are
@@ -133,10 +164,17 @@ impl Member {
             };
             if let Some(error) = failed {
                 self.events.try_send(MembershipEvent::Failed(error)).ok();
-                return;
+                return End::Leaves;
+            }
+            if self.consumer.context().is_lost_for(RETURN) && given_up.load(Ordering::Relaxed) < GIVEN_UP {
+                given_up.fetch_add(1, Ordering::Relaxed);
+                let text = format!("its session ended, and its client has not returned within {RETURN:?}");
+                self.events.try_send(MembershipEvent::Failed(LogError::Unavailable(text))).ok();
+                return End::GivenUp;
             }
         }
         self.commit();
+        End::Leaves
     }
 
     fn subscribe(&mut self) {
@@ -144,6 +182,7 @@ impl Member {
         self.told = None;
         if topics.is_empty() {
             self.consumer.unsubscribe();
+            self.consumer.context().lost(None);
             return;
         }
         let names: Vec<&str> = topics.iter().map(TopicName::as_str).collect();
@@ -154,7 +193,11 @@ impl Member {
     }
 
     fn commit(&self) {
-        let commits = std::mem::take(&mut *self.commits.lock().unwrap_or_else(PoisonError::into_inner));
+        let commits = take_all(&self.consumer.context().commits);
+        // refused by the broker in any case, and the client would wait for that before it returns to the group
+        if self.consumer.assignment_lost() {
+            return;
+        }
         let mut list = TopicPartitionList::new();
         for (at, next) in commits {
             let next = rdkafka::Offset::Offset(i64::try_from(next.get()).unwrap_or(i64::MAX));
@@ -196,15 +239,28 @@ struct Lease {
     reports: Reports,
     events: mpsc::Sender<MembershipEvent>,
     leave: CancellationToken,
+    commits: Commits,
+    /// When the session ended, until the group's next decision.
+    lost_since: Mutex<Option<Instant>>,
 }
 
 impl Lease {
+    fn lost(&self, since: Option<Instant>) {
+        *self.lost_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn is_lost_for(&self, limit: Duration) -> bool {
+        let since = *self.lost_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() > limit)
+    }
+
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> KafkaResult<()> {
         // nothing is fetched here, and the end is the one position that needs no committed offset
         list.set_all_offsets(rdkafka::Offset::End)?;
         consumer.incremental_assign(list)?;
         consumer.pause(list)?;
         self.reports.answered();
+        self.lost(None);
         let gained = partitions(list);
         if !gained.is_empty() {
             metrics::partitions_moved("assigned", gained.len());
@@ -215,13 +271,15 @@ impl Lease {
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
-        let lost = partitions(list);
-        if !lost.is_empty() {
-            metrics::partitions_moved("revoked", lost.len());
-            debug!(partitions = lost.len(), lost = consumer.assignment_lost(), "partitions were revoked");
+        let revoked = partitions(list);
+        // told until the partitions are given back
+        let session_ended = consumer.assignment_lost();
+        if !revoked.is_empty() {
+            metrics::partitions_moved("revoked", revoked.len());
+            debug!(partitions = revoked.len(), session_ended, "partitions were revoked");
             let (done, mut finished) = oneshot::channel();
             let until = Instant::now() + REVOKE_WAIT;
-            if self.send(MembershipEvent::Revoked { partitions: lost, done }) {
+            if self.send(MembershipEvent::Revoked { partitions: revoked, done }) {
                 // late or never: the commit protocol fences whoever goes on
                 while Instant::now() < until
                     && finished.try_recv() == Err(oneshot::error::TryRecvError::Empty)
@@ -229,6 +287,11 @@ impl Lease {
                     std::thread::sleep(LOOK);
                 }
             }
+        }
+        if session_ended {
+            // what the workers noted last is no longer ours to tell
+            take_all(&self.commits);
+            self.lost(Some(Instant::now()));
         }
         consumer.incremental_unassign(list)
     }

@@ -2,13 +2,66 @@
 //!
 //! `SLUICE_FAILPOINT="publish.before:3"` aborts at the third time that the place is passed (the first, without a
 //! number). An abort runs no destructor and flushes nothing: it is as close to `kill -9` as a process can do to itself.
+//!
+//! [`NAMES`] is the catalogue: a place under any other name does not compile, and the kill campaign
+//! (`pipeline/tests/campaign`) aborts at every name in it and fails when one is never reached.
+//!
+//! ```compile_fail
+//! sluice_core::failpoint!("somewhere.else");
+//! ```
 
-/// Marks a place by name, as in `failpoint!("publish.before")`.
+/// Every failpoint: before and after each step whose effect outlives the process.
+pub const NAMES: &[&str] = &[
+    "spec.before",
+    "spec.after",
+    "claim.before",
+    "claim.after",
+    "indexer.publish.before",
+    "upload.before",
+    "upload.after",
+    "publish.before",
+    "publish.after",
+    "hint.before",
+    "hint.after",
+    "indexer.publish.after",
+    "indexer.adopt.before",
+    "indexer.adopt.after",
+    "gc.boundary.before",
+    "gc.boundary.after",
+    "gc.delete.before",
+    "gc.delete.between",
+    "gc.delete.after",
+    "gc.close.before",
+    "gc.close.after",
+];
+
+/// Marks a place by its name in [`NAMES`], as in `failpoint!("publish.before")`.
 #[macro_export]
 macro_rules! failpoint {
-    ($name:literal) => {
+    ($name:literal) => {{
+        const { assert!($crate::failpoint::is_named($name), "not in the catalogue of failpoints") };
         $crate::failpoint::pass($name)
-    };
+    }};
+}
+
+/// Whether [`NAMES`] holds `name`.
+pub const fn is_named(name: &str) -> bool {
+    let mut at = 0;
+    while at < NAMES.len() {
+        if same(NAMES[at].as_bytes(), name.as_bytes()) {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+const fn same(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
 }
 
 /// Aborts the process when `SLUICE_FAILPOINT` names this place and it is passed often enough.
@@ -34,3 +87,26 @@ pub fn pass(name: &str) {
 #[cfg(not(any(debug_assertions, feature = "failpoints")))]
 #[inline(always)]
 pub fn pass(_name: &str) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_in_the_catalogue_only_as_a_whole() {
+        for name in NAMES {
+            assert!(is_named(name));
+            assert!(!is_named(&name[1..]) && !is_named(&name[..name.len() - 1]));
+            assert!(!is_named(&format!("{name}s")));
+        }
+        assert!(!is_named(""));
+    }
+
+    #[test]
+    fn every_step_has_a_place_before_and_one_after() {
+        let steps = NAMES.iter().filter_map(|name| name.strip_suffix(".before"));
+        for step in steps {
+            assert!(NAMES.contains(&format!("{step}.after").as_str()), "{step}");
+        }
+    }
+}

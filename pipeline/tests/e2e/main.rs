@@ -5,14 +5,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails, with the place")]
 
+#[allow(dead_code, reason = "the campaign uses the rest")]
 mod support;
 
 mod bad_input;
 mod change;
 mod commands;
+mod faults;
 mod indexes;
 mod kill;
 mod publish;
 mod search;
 mod store_alone;
 mod takeover;
+mod unclear;
+mod zombie;

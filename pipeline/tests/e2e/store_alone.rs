@@ -1,10 +1,8 @@
 //! A query service needs the store and nothing else: with the log gone, one that starts later answers the same.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use serde_json::json;
 
+use crate::support::broker::Broker;
 use crate::support::data::records;
 use crate::support::fold::{assert_same, fold};
 use crate::support::random::Random;
@@ -15,42 +13,12 @@ const DIMENSION: usize = 16;
 
 on_both_set_ups!(a_later_query_service_serves_from_the_store_alone);
 
-/// A broker of this test's own, which can be stopped without harm to the others.
-struct Broker {
-    port: u16,
-    dir: PathBuf,
-}
-
-impl Broker {
-    fn start(dir: PathBuf) -> Self {
-        // beside the ports of the broker that the other tests share
-        let broker = Self { port: 19192, dir };
-        broker.call("start");
-        broker
-    }
-
-    fn call(&self, verb: &str) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../dev/kafka/kafka.sh");
-        let mut command = Command::new(script);
-        command.arg(verb).env("KAFKA_PORT", self.port.to_string()).env("KAFKA_RUN", &self.dir);
-        let output = command.env("KAFKA_HEAP", "256m").output().unwrap();
-        assert!(output.status.success(), "kafka.sh {verb}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.call("wipe");
-    }
-}
-
 async fn a_later_query_service_serves_from_the_store_alone(set_up: SetUp) {
-    let brokers = tempfile::tempdir().unwrap();
     let (set_up, broker) = match set_up {
         SetUp::Local => (SetUp::Local, None),
         SetUp::Servers { store, .. } => {
-            let broker = Broker::start(brokers.path().join("kafka"));
-            (SetUp::Servers { kafka: format!("127.0.0.1:{}", broker.port), store }, Some(broker))
+            let broker = Broker::start();
+            (SetUp::Servers { kafka: broker.bootstrap(), store }, Some(broker))
         }
     };
     let world = World::new(&set_up, "alone", DIMENSION, "seal = { max_age = '100ms' }");

@@ -29,7 +29,7 @@ async fn local_an_indexer_that_stands_by_takes_over() {
 }
 
 /// The partitions that an indexer works on.
-async fn owned(process: &Process, world: &World) -> BTreeSet<u64> {
+pub(crate) async fn owned(process: &Process, world: &World) -> BTreeSet<u64> {
     let report = world.api(process).get_root("/status").await.body;
     let partitions = report["partitions"].as_array().cloned().unwrap_or_default();
     let running = |p: &&Value| p["state"] == "running" && p["topic"] == world.index.as_str();
@@ -37,7 +37,7 @@ async fn owned(process: &Process, world: &World) -> BTreeSet<u64> {
 }
 
 /// Waits until both work on some partitions and, together, on all, none of them twice.
-async fn they_share(one: &Process, other: &Process, world: &World) {
+pub(crate) async fn they_share(one: &Process, other: &Process, world: &World) {
     eventually("two indexers share the partitions", || async {
         let (one, other) = (owned(one, world).await, owned(other, world).await);
         let all = one.len() + other.len() == PARTITIONS as usize && one.is_disjoint(&other);

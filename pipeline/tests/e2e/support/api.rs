@@ -54,6 +54,11 @@ impl Api {
         Self { client: Client::new(), root: url.to_owned(), base: format!("{url}/v1/indexes/{index}") }
     }
 
+    /// Another index behind the same process.
+    pub(crate) fn beside(&self, index: &str) -> Self {
+        Self { client: self.client.clone(), ..Self::new(&self.root, index) }
+    }
+
     async fn send(&self, method: Method, url: String, body: Option<String>) -> Answer {
         self.try_send(method, url.clone(), body).await.unwrap_or_else(|e| panic!("{url}: {e}"))
     }
@@ -106,6 +111,16 @@ impl Api {
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, format!("{}{path}", self.base), None).await
+    }
+
+    /// As [`Api::create`], of a process that may end meanwhile.
+    pub(crate) async fn try_create(&self, spec: &Value) -> reqwest::Result<Answer> {
+        self.try_send(Method::PUT, self.base.clone(), Some(spec.to_string())).await
+    }
+
+    /// As [`Api::delete`], of a process that may end meanwhile.
+    pub(crate) async fn try_delete(&self, path: &str) -> reqwest::Result<Answer> {
+        self.try_send(Method::DELETE, format!("{}{path}", self.base), None).await
     }
 
     /// Publishes records; every one must be acknowledged.

@@ -28,6 +28,14 @@ pub(crate) struct Message {
     pub(crate) headers: BTreeMap<String, Vec<u8>>,
 }
 
+/// One message that a test writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written<'a> {
+    pub(crate) partition: u32,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+}
+
 impl Message {
     /// A header as text.
     pub(crate) fn header(&self, name: &str) -> String {
@@ -68,9 +76,14 @@ impl Log {
 
     /// Writes one message as it stands, without the product's checks.
     pub(crate) fn write(&self, topic: &str, partition: u32, key: Option<&[u8]>, value: Option<&[u8]>) {
+        self.write_all(topic, &[Written { partition, key, value }]);
+    }
+
+    /// Writes messages as they stand, in this order.
+    pub(crate) fn write_all(&self, topic: &str, messages: &[Written<'_>]) {
         match self {
-            Self::Local { dir } => write_local(dir, topic, partition, key, value),
-            Self::Kafka { bootstrap } => write_kafka(bootstrap, topic, partition, key, value),
+            Self::Local { dir } => write_local(dir, topic, messages),
+            Self::Kafka { bootstrap } => write_kafka(bootstrap, topic, messages),
         }
     }
 }
@@ -112,16 +125,19 @@ fn local_headers(mut bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
     pairs.map(|pair| (String::from_utf8(pair[0].clone()).unwrap(), pair[1].clone())).collect()
 }
 
-fn write_local(dir: &Path, topic: &str, partition: u32, key: Option<&[u8]>, value: Option<&[u8]>) {
+fn write_local(dir: &Path, topic: &str, messages: &[Written<'_>]) {
     let mut connection = open_local(dir);
     let change = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
     let find =
         "SELECT slot, next FROM partition JOIN topic ON topic.id = topic WHERE name = ?1 AND number = ?2";
     let place = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
-    let (slot, next) = change.query_row(find, params![topic, partition], place).unwrap();
-    let insert = "INSERT INTO message (place, timestamp, key, headers, value) VALUES (?1, 0, ?2, NULL, ?3)";
-    change.execute(insert, params![slot << 40 | next, key, value]).unwrap();
-    change.execute("UPDATE partition SET next = ?2 WHERE slot = ?1", [slot, next + 1]).unwrap();
+    for Written { partition, key, value } in messages {
+        let (slot, next) = change.query_row(find, params![topic, partition], place).unwrap();
+        let insert =
+            "INSERT INTO message (place, timestamp, key, headers, value) VALUES (?1, 0, ?2, NULL, ?3)";
+        change.execute(insert, params![slot << 40 | next, key, value]).unwrap();
+        change.execute("UPDATE partition SET next = ?2 WHERE slot = ?1", [slot, next + 1]).unwrap();
+    }
     change.commit().unwrap();
 }
 
@@ -175,13 +191,15 @@ fn read_kafka(bootstrap: &str, topic: &str) -> Vec<Message> {
     messages
 }
 
-fn write_kafka(bootstrap: &str, topic: &str, partition: u32, key: Option<&[u8]>, value: Option<&[u8]>) {
+fn write_kafka(bootstrap: &str, topic: &str, messages: &[Written<'_>]) {
     let producer: BaseProducer = client(bootstrap).create().unwrap();
-    let mut record: BaseRecord<'_, [u8], [u8]> =
-        BaseRecord::to(topic).partition(i32::try_from(partition).unwrap());
-    record.key = key;
-    record.payload = value;
-    producer.send(record).map_err(|(error, _)| error).unwrap();
+    for message in messages {
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(topic).partition(i32::try_from(message.partition).unwrap());
+        record.key = message.key;
+        record.payload = message.value;
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
     producer.flush(TIMEOUT).unwrap();
 }
 

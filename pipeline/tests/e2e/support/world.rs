@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::api::Api;
 use super::log::Log;
-use super::process::{Process, sluice};
+use super::process::{Environment, Process, sluice};
 use super::set_up::SetUp;
 
 /// Partitions of a test's topic unless it says otherwise.
@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) log: Log,
     /// Whether the index stands in the configuration.
     configured: bool,
+    /// Variables that every process of this world gets.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// A name that no other test, in this run or another, has.
@@ -56,7 +58,8 @@ impl World {
     fn with_tables(set_up: &SetUp, index: String, tables: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("sluice-e2e-").tempdir().unwrap();
         let log = Log::of(set_up, &dir.path().join("data"));
-        let world = Self { set_up: set_up.clone(), dir, index, log, configured: !tables.is_empty() };
+        let configured = !tables.is_empty();
+        let world = Self { set_up: set_up.clone(), dir, index, log, configured, environment: Vec::new() };
         fs::write(world.config(), world.text(tables)).unwrap();
         world
     }
@@ -98,13 +101,25 @@ impl World {
     /// Starts a role; `name` tells processes of one role apart, and a process that returns keeps its directory. A
     /// process that serves is waited for until it knows the index.
     pub(crate) async fn start(&self, role: &str, name: &str) -> Process {
-        let config = self.config().display().to_string();
-        let arguments = [role, "--config", &config, "--data-dir", &self.data_dir(name)];
-        let process = Process::start(name, &arguments, self.dir.path()).await;
+        let mut process = self.spawn(role, name, &[]);
+        process.listens().await;
         if self.configured && role != "index" {
             self.api(&process).shows(&BTreeMap::new()).await;
         }
         process
+    }
+
+    /// Starts a role with more variables, and waits for nothing.
+    pub(crate) fn spawn(&self, role: &str, name: &str, more: &Environment) -> Process {
+        let config = self.config().display().to_string();
+        let arguments = [role, "--config", &config, "--data-dir", &self.data_dir(name)];
+        Process::spawn(name, &arguments, &[&self.environment[..], more].concat(), self.dir.path())
+    }
+
+    /// Leaves the directory, with configuration, logs and local state, for whoever looks for a cause.
+    pub(crate) fn keep(&mut self) -> &Path {
+        self.dir.disable_cleanup(true);
+        self.dir.path()
     }
 
     pub(crate) async fn indexer(&self) -> Process {
@@ -127,7 +142,8 @@ impl World {
             .args(arguments)
             .arg("--config")
             .arg(self.config())
-            .args(["--data-dir", &self.data_dir("tool")]);
+            .args(["--data-dir", &self.data_dir("tool")])
+            .envs(self.environment.iter().cloned());
         command
     }
 
