@@ -55,10 +55,11 @@ impl Bytes {
         Self::Owned { units, len: bytes.len() }
     }
 
-    /// Asks the system to read ahead; a refusal changes nothing.
-    pub(crate) fn will_need(&self) {
+    /// Asks the system to read `part` of these bytes ahead; a refusal changes nothing.
+    pub(crate) fn will_need(&self, part: &[u8]) {
         if let Self::Mapped(map) = self
-            && let Err(error) = map.advise(Advice::WillNeed)
+            && let Some(from) = (part.as_ptr() as usize).checked_sub(map.as_ptr() as usize)
+            && let Err(error) = map.advise_range(Advice::WillNeed, from, part.len())
         {
             tracing::debug!(%error, "read-ahead was refused");
         }

@@ -60,7 +60,7 @@ mod meta;
 mod parse;
 mod write;
 
-pub(crate) use entry::Kind;
+pub(crate) use entry::{Entry, Kind};
 pub(crate) use meta::{GraphMeta, MAX_META, Meta};
 pub(crate) use parse::{Table, parse};
 pub(crate) use write::SegmentWriter;

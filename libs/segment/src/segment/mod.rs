@@ -18,7 +18,7 @@ use sluice_core::{GraphBuilder, Offset, Quantization, Schema, Timestamp};
 pub(crate) use column::{Column, Values};
 
 use crate::filter::Bits;
-use crate::format::{self, GraphMeta, Meta, Table};
+use crate::format::{self, GraphMeta, Kind, Meta, Table};
 use crate::mapping::Bytes;
 use crate::row::ValueRef;
 use crate::{Filter, RowRef, SegmentError};
@@ -203,12 +203,20 @@ impl Segment {
         found
     }
 
-    /// Brings the file into memory, so that the first queries do not wait for the disk.
+    /// Brings into memory what every query reads, so that the first ones do not wait for the disk. Where there are
+    /// codes, full vectors and metadata are not part of it: few of them are read at a time, as pages come and go.
     pub fn warm(&self) {
-        self.bytes.will_need();
         const PAGE: usize = 4096;
-        let touched: u64 = self.bytes.iter().step_by(PAGE).map(|b| u64::from(*b)).sum();
-        std::hint::black_box(touched);
+        let coded = self.codes().is_some();
+        let cold = |entry: &&format::Entry| {
+            coded && [Kind::Vectors as u16, Kind::MetadataBytes as u16].contains(&entry.kind)
+        };
+        for entry in self.table.entries().iter().filter(|entry| !cold(entry)) {
+            let section = &self.bytes[entry.start as usize..(entry.start + entry.length) as usize];
+            self.bytes.will_need(section);
+            let touched: u64 = section.iter().step_by(PAGE).map(|b| u64::from(*b)).sum();
+            std::hint::black_box(touched);
+        }
     }
 
     /// What stands in the segment.
