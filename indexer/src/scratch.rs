@@ -35,8 +35,9 @@ impl Scratch {
             let older = name.to_str().and_then(|n| n.parse::<SegmentId>().ok());
             if older.is_some_and(|older| older.epoch < run.epoch) {
                 match tokio::fs::remove_dir_all(entry.path()).await {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                    _ => {}
+                    Ok(()) => {}
+                    Err(e) if is_in_use(e.kind()) => {}
+                    Err(e) => return Err(e),
                 }
             }
         }
@@ -50,6 +51,12 @@ impl Scratch {
         let number = self.0.files.fetch_add(1, Ordering::Relaxed);
         ScratchFile { path: self.0.dir.join(format!("{number}.seg")), _run: Arc::clone(&self.0) }
     }
+}
+
+/// Whether a directory is being emptied or filled by its owner, whose build has not yet noticed that it is fenced:
+/// the owner removes it, or else whoever comes next.
+fn is_in_use(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty)
 }
 
 impl ScratchFile {
@@ -76,5 +83,42 @@ impl Drop for Run {
     fn drop(&mut self) {
         // what is left behind is removed by the next owner
         std::fs::remove_dir_all(&self.dir).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use sluice_core::{Epoch, Generation, IndexName, PartitionId};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn liv_2_a_run_begins_while_one_that_is_fenced_still_writes() {
+        let root = tempfile::tempdir().unwrap();
+        let partition = PartitionRef {
+            index: IndexName::new("a").unwrap(),
+            generation: Generation(1),
+            partition: PartitionId(0),
+        };
+        let stop = AtomicBool::new(false);
+        for epoch in 1..60 {
+            let old = Scratch::open(root.path(), &partition, SegmentId::first_of(Epoch(epoch))).await.unwrap();
+            stop.store(false, Ordering::Relaxed);
+            std::thread::scope(|scope| {
+                let writer = scope.spawn(|| {
+                    // the file of a handle goes with it, so that files come and go while the directory is emptied
+                    while !stop.load(Ordering::Relaxed) && std::fs::write(old.file().path(), b"x").is_ok() {}
+                });
+                let next = SegmentId::first_of(Epoch(epoch + 1));
+                let opened = tokio::task::block_in_place(|| {
+                    tokio::runtime::Handle::current().block_on(Scratch::open(root.path(), &partition, next))
+                });
+                stop.store(true, Ordering::Relaxed);
+                writer.join().unwrap();
+                assert!(opened.is_ok(), "{:?}", opened.err());
+            });
+        }
     }
 }

@@ -53,7 +53,7 @@ async fn an_index_is_created_once_changed_in_place_and_retired() {
         ("packages", json!({"dimension": 2, "dimensions": 2})),
         ("packages", json!({"dimension": 1})),
         ("packages", json!({"dimension": 2, "name": "other"})),
-        ("packages", json!({"dimension": 2, "quantization": "sq8"})),
+        ("packages", json!({"dimension": 2, "quantization": "pq"})),
         ("packages", json!({"dimension": 2, "partitions": 0})),
     ] {
         put(&service, index, body).await.problem(400, "invalid_spec");

@@ -79,8 +79,8 @@ fn refusals_name_the_key_the_allowed_values_and_the_source() {
         ("[[index]]\nname = 'a'\ndimension = 1", &["dimension", "2 to 4096"]),
         ("[[index]]\nname = 'a'\ndimension = 2\nmetric = 'cos'", &["metric", "cosine", "dot", "l2"]),
         (
-            "[[index]]\nname = 'a'\ndimension = 2\nquantization = 'sq8'",
-            &["index[0].quantization (a)", "none"],
+            "[[index]]\nname = 'a'\ndimension = 2\nquantization = 'pq'",
+            &["quantization", "none", "sq8"],
         ),
         (
             "[[index]]\nname = 'a'\ndimension = 2\ngraph = { m = 1 }",
