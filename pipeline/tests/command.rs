@@ -145,7 +145,7 @@ fn two_roles_are_two_processes_over_one_directory_and_every_tool_sees_their_work
     assert_eq!(code, 1, "a row is refused");
     let (code, out, err) = run(dir, "load rows.jsonl --restart --max-errors 0 --json --config c.toml");
     assert_eq!(code, 1);
-    let document: serde_json::Value = serde_json::from_str(&out).expect("one document, the error in it");
+    let document: Value = serde_json::from_str(&out).expect("one document, the error in it");
     assert_eq!(document["refused"], 1, "{document}");
     let message = document["error"]["message"].as_str().unwrap();
     assert!(err.contains(message), "{err}: {message}");
