@@ -95,10 +95,14 @@ async fn run(reserves: [usize; 3], doings: Vec<Doing>) {
     }
     // as long as holders give back in the end, everybody comes to its turn, whatever was asked for
     while tasks.iter().any(|task| !task.is_finished()) {
-        let mut held = held.lock().unwrap();
-        assert!(held.iter().any(|permits| !permits.is_empty()), "nobody holds anything and somebody waits");
-        held.iter_mut().for_each(|permits| drop(permits.pop_front()));
-        drop(held);
+        {
+            let mut held = held.lock().unwrap();
+            assert!(
+                held.iter().any(|permits| !permits.is_empty()),
+                "nobody holds anything and somebody waits"
+            );
+            held.iter_mut().for_each(|permits| drop(permits.pop_front()));
+        }
         for _ in 0..4 {
             tokio::task::yield_now().await;
         }
