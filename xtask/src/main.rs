@@ -1,5 +1,6 @@
-//! Chores of the repository: `cargo xtask check | test | servers`.
+//! Chores of the repository: `cargo xtask check | test | campaign | servers`.
 
+mod campaign;
 mod check;
 mod edges;
 mod report;
@@ -40,6 +41,27 @@ enum Chore {
         #[arg(long)]
         filter: Option<String>,
     },
+    /// Kills Sluice at random moments and at every failpoint, on real Kafka and S3, and compares what it serves.
+    Campaign {
+        /// The S3 server to start: s3proxy (quick) or rgw (Ceph; root on Debian).
+        #[arg(long, default_value = "s3proxy")]
+        s3: servers::S3,
+        /// On the local log and a directory instead.
+        #[arg(long)]
+        local: bool,
+        /// SIGKILLs at random moments.
+        #[arg(long, default_value_t = 100)]
+        kills: u32,
+        /// Aborts at the first passes of every failpoint, up to this one.
+        #[arg(long, default_value_t = 3)]
+        hits: u32,
+        /// What everything is decided by.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// 1,000 kills.
+        #[arg(long)]
+        long: bool,
+    },
     /// Starts or stops real Kafka and S3 servers on 127.0.0.1.
     Servers {
         #[command(subcommand)]
@@ -72,6 +94,10 @@ fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Check { quick } => check::run(quick),
         Chore::Test { s3, filter } => suite::run_all(s3, filter.as_deref()),
+        Chore::Campaign { s3, local, kills, hits, seed, long } => {
+            let kills = if long { campaign::LONG } else { kills };
+            campaign::run((!local).then_some(s3), kills, hits, seed)
+        }
         Chore::Servers { action: Action::Start { s3 } } => servers::start_and_print(s3),
         Chore::Servers { action: Action::Stop } => servers::stop_all(),
     }

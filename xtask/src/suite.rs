@@ -28,12 +28,13 @@ pub(crate) fn run_all(s3: S3, filter: Option<&str>) -> Result<()> {
 }
 
 /// What runs, and the environment by which tests find it.
-struct SetUp {
+pub(crate) struct SetUp {
     servers: Vec<Running>,
-    environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
-fn start_servers(s3: S3) -> Result<SetUp> {
+/// Starts Kafka and an S3 server; dropping the set-up stops those that did not run before.
+pub(crate) fn start_servers(s3: S3) -> Result<SetUp> {
     eprintln!("==> servers");
     let kafka = KAFKA.start()?;
     let store = s3.server().start()?;

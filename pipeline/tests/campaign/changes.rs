@@ -35,7 +35,7 @@ impl Changes {
 
     fn next(&mut self) -> Change {
         let kind = self.random.below(100);
-        let hot = kind < 60 || kind >= 80;
+        let hot = !(60..80).contains(&kind);
         let key = match hot {
             true => format!("hot{}", self.random.below(HOT)),
             false => format!("cold{}", self.random.below(COLD)),
