@@ -4,9 +4,8 @@
 //! freed, and only then does the reader wait for more. Holding bytes while waiting for bytes would let partitions
 //! lock each other out.
 
-use std::time::Instant;
-
 use sluice_core::budget::PartitionBudget;
+use sluice_core::channel::while_blocked;
 use sluice_core::{BytePermit, Offset, Receiver, Record, RecordBatch, TopicPartition};
 
 use crate::dead_letter::{DeadLetter, DeadLetters};
@@ -158,10 +157,8 @@ impl Batcher {
         let permit = match self.budget.try_acquire(bytes) {
             Some(permit) => permit,
             None => {
-                let since = Instant::now();
-                let permit = self.budget.acquire(bytes).await;
-                metrics::budget_blocked(&self.at, since);
-                permit
+                while_blocked(self.budget.acquire(bytes), |since| metrics::budget_blocked(&self.at, since))
+                    .await
             }
         };
         if let Some(item) = self.carried.take() {
@@ -321,6 +318,9 @@ mod tests {
                 max_bytes in 100usize..20_000,
                 held_batches in 0usize..4,
             ) {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                // a wait for bytes is measured by a timer
+                let _timers = runtime.enter();
                 let budget = ByteBudget::new(budget << 10);
                 let letters = Arc::new(Offsets::default());
                 let request = request(&budget, BatchLimits { max_records, max_bytes }, letters.clone());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use roaring::RoaringBitmap;
-use sluice_core::channel::record_blocked;
+use sluice_core::channel::{record_blocked, while_blocked};
 use sluice_core::{ByteBudget, BytePermit, IndexSpec, Schema};
 use sluice_segment::{BuildOptions, Built, GrowingSet, Segment, build_memory, merge, seal};
 
@@ -119,10 +119,7 @@ impl Builder {
         if let Some(permit) = part.try_acquire(bytes) {
             return permit;
         }
-        let since = Instant::now();
-        let permit = part.acquire(bytes).await;
-        record_blocked("build_memory", since);
-        permit
+        while_blocked(part.acquire(bytes), |since| record_blocked("build_memory", since)).await
     }
 
     /// Memory for a merge of `rows`, if it is free now: a merge can wait.

@@ -40,6 +40,12 @@ pub fn describe() {
     describe_gauge!(SEGMENT_BYTES, Unit::Bytes, "bytes of the segments of the newest manifest");
 }
 
+/// Sets every gauge of a partition to zero. This process does not have it any more, and what stood there last would go
+/// on as if it were measured.
+pub fn released(partition: &PartitionRef) {
+    WorkerMetrics::new(partition).state(&WorkerStatus::default());
+}
+
 /// The labels of one worker.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerMetrics {

@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod sample;
 pub mod topology;
 
+mod heap;
 mod ops;
 mod patience;
 mod telemetry;

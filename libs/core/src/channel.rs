@@ -1,6 +1,7 @@
 //! Bounded channels that measure the time a sender was blocked: back-pressure as seconds, by stage.
 
-use std::time::Instant;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -39,10 +40,8 @@ impl<T> Sender<T> {
             Ok(()) => Ok(()),
             Err(TrySendError::Closed(_)) => Err(Closed),
             Err(TrySendError::Full(item)) => {
-                let since = Instant::now();
-                let sent = self.inner.send(item).await;
-                record_blocked(self.stage, since);
-                sent.map_err(|_| Closed)
+                let sent = while_blocked(self.inner.send(item), |since| record_blocked(self.stage, since));
+                sent.await.map_err(|_| Closed)
             }
         }
     }
@@ -75,6 +74,21 @@ impl<T> Clone for Sender<T> {
     }
 }
 
+/// Waits for `work`. `record` is told of the time as it passes, second by second: a wait that does not end is the one
+/// that somebody wants to see.
+pub async fn while_blocked<T>(work: impl Future<Output = T>, record: impl Fn(Instant)) -> T {
+    const TICK: Duration = Duration::from_secs(1);
+    let mut work = pin!(work);
+    loop {
+        let since = Instant::now();
+        let done = tokio::time::timeout(TICK, &mut work).await;
+        record(since);
+        if let Ok(done) = done {
+            return done;
+        }
+    }
+}
+
 /// Adds the time since `since` to what `stage` was blocked.
 pub fn record_blocked(stage: &'static str, since: Instant) {
     let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -95,6 +109,17 @@ mod tests {
         assert_eq!(receiver.recv().await, Some(1));
         assert_eq!(receiver.recv().await, Some(2));
         blocked.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_does_not_end_is_recorded_while_it_lasts() {
+        let recorded = std::cell::Cell::new(0);
+        let wait = while_blocked(std::future::pending::<()>(), |_| recorded.set(recorded.get() + 1));
+        assert!(tokio::time::timeout(Duration::from_millis(2500), wait).await.is_err());
+        let meanwhile = recorded.get();
+        assert!(meanwhile > 0);
+        while_blocked(std::future::ready(()), |_| recorded.set(recorded.get() + 1)).await;
+        assert_eq!(recorded.get(), meanwhile + 1);
     }
 
     #[tokio::test]

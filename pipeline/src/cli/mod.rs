@@ -84,6 +84,7 @@ pub enum Command {
 
 /// Runs the command of the process's arguments.
 pub fn main() -> ExitCode {
+    crate::heap::keep_small();
     // prints help and usage errors itself, with code 2
     let cli = Cli::parse();
     let service = matches!(cli.command, Command::Up | Command::Index | Command::Serve);

@@ -104,7 +104,7 @@ impl Partition {
     pub(super) async fn supervise(self) {
         let _inside = self.shared.gate.enter(format!("partition {}", self.at));
         let mut indexes = self.shared.indexes.clone();
-        let mut history = History::default();
+        let (mut history, mut last) = (History::default(), None);
         self.shared.board.assigned(&self.at);
         loop {
             let state = indexes.borrow_and_update().get(&self.at.topic).cloned();
@@ -116,6 +116,7 @@ impl Partition {
                 };
             };
             self.shared.board.starting(&self.at, &state.stored.spec.name);
+            last = Some(partition_ref(&state, &self.at));
             let run = self.run(&state, &mut indexes).await;
             if self.stop.is_cancelled() {
                 break;
@@ -129,6 +130,7 @@ impl Partition {
             }
         }
         metrics::parked(&self.at, false);
+        last.iter().for_each(sluice_indexer::metrics::released);
         self.shared.board.revoked(&self.at);
     }
 

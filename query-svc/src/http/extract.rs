@@ -79,6 +79,9 @@ fn media(request: &Request) -> Result<Media, ApiError> {
     }
 }
 
+/// Most that is made room for at once because a client announced it.
+const ROOM_AT_ONCE: usize = 4 << 20;
+
 /// Charges bytes as they arrive, so that a slow client holds no more of the budget than it has sent.
 async fn read(request: Request, app: &App) -> Result<(Vec<u8>, BytePermit), ApiError> {
     let max = app.limits.max_body_bytes;
@@ -88,7 +91,8 @@ async fn read(request: Request, app: &App) -> Result<(Vec<u8>, BytePermit), ApiE
     if announced > max {
         return Err(too_large);
     }
-    let mut bytes = Vec::new();
+    // growing by doubling would hold up to twice as much; pages that were not sent take no memory
+    let mut bytes = Vec::with_capacity(announced.min(ROOM_AT_ONCE));
     let mut permit = BytePermit::none();
     while let Some(frame) = poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
         let broken = |_| ApiError::Body("the body ended early".into());

@@ -65,6 +65,9 @@ pub(crate) async fn publish(
             Err(refused) => results.push(refused),
         }
     }
+    // what waits for the log is the messages; the budget is charged for them in the body's place
+    let RawBody { bytes, permit: _permit, .. } = body;
+    drop(bytes);
     let written = produce(&app, log, &info.spec.topic(), messages).await?;
     if !written.is_empty() && written.iter().all(|w| matches!(w, Err(e) if is_outage(e))) {
         return Err(written.into_iter().find_map(Result::err).map_or(ApiError::Internal, ApiError::from));
