@@ -130,7 +130,7 @@ pub(crate) fn options(open: &Open, builder: GraphBuilder) -> BuildOptions {
         min_records: 0,
         ..GraphSpec::default()
     };
-    BuildOptions { graph, seed: open.seed }
+    BuildOptions { graph, seed: open.seed, ..BuildOptions::default() }
 }
 
 /// Vectors as the product holds them once it has checked them.
@@ -200,7 +200,7 @@ mod tests {
         let set = growing_set(&schema, &matrix, 0..2, |_| Metadata::empty()).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let built =
-            seal(&set, &BuildOptions { graph: GraphSpec::default(), seed: 1 }, &dir.path().join("x"), &NEVER);
+            seal(&set, &BuildOptions { seed: 1, ..BuildOptions::default() }, &dir.path().join("x"), &NEVER);
         let mut info = Segment::open(&built.unwrap().path).unwrap().info();
         let section = |name: &str, bytes| SectionInfo { name: name.into(), bytes };
         info.sections = vec![
