@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -27,6 +28,8 @@ pub(super) enum Fault {
     Conflict,
     /// An error; it happens later, after the name has been read once more.
     Late,
+    /// The store refuses.
+    Denied,
 }
 
 pub(super) const FAULTS: [Fault; 6] =
@@ -35,12 +38,16 @@ pub(super) const FAULTS: [Fault; 6] =
 /// A store in memory with faults.
 #[derive(Debug, Default)]
 pub(super) struct Faulty {
-    inner: InMemory,
+    inner: Arc<InMemory>,
     /// One per create to come; when there is none left, all is well.
     pub(super) script: Mutex<VecDeque<Fault>>,
     late: Mutex<Vec<(Path, PutPayload, u32)>>,
     /// Every put, in order, and whether its name was free.
-    pub(super) puts: Mutex<Vec<(String, bool)>>,
+    pub(super) puts: Arc<Mutex<Vec<(String, bool)>>>,
+    /// Every delete, in order, and how many puts came before it.
+    pub(super) deletes: Arc<Mutex<Vec<(String, usize)>>>,
+    /// When it is set, so many deletes succeed, and then no more.
+    pub(super) deletes_left: Arc<Mutex<Option<usize>>>,
     ignores_conditions: bool,
     /// Reads of names that end so fail.
     pub(super) unreadable: Mutex<Option<String>>,
@@ -91,6 +98,7 @@ impl ObjectStore for Faulty {
                 Err(exists(at))
             }
             Fault::Conflict => Err(exists(at)),
+            Fault::Denied => Err(Error::PermissionDenied { path: at.to_string(), source: "scripted".into() }),
             Fault::Late => {
                 self.late.lock().unwrap().push((at.clone(), body, 1));
                 Err(broken("time-out"))
@@ -124,7 +132,17 @@ impl ObjectStore for Faulty {
     }
 
     fn delete_stream(&self, at: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(at)
+        let (inner, puts) = (Arc::clone(&self.inner), Arc::clone(&self.puts));
+        let (deletes, left) = (Arc::clone(&self.deletes), Arc::clone(&self.deletes_left));
+        let allowed = at.map(move |at| -> Result<Path> {
+            let at = at?;
+            if let Some(left) = left.lock().unwrap().as_mut() {
+                *left = left.checked_sub(1).ok_or_else(|| broken("503"))?;
+            }
+            deletes.lock().unwrap().push((at.to_string(), puts.lock().unwrap().len()));
+            Ok(at)
+        });
+        inner.delete_stream(allowed.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

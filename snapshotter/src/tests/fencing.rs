@@ -8,7 +8,7 @@ use sluice_core::{Epoch, ErrorKind, ManifestSeq};
 use super::faulty::{FAULTS, Fault, Faulty};
 use super::*;
 use crate::gc::{self, GcOptions};
-use crate::paths::Folder;
+use crate::paths::{Folder, Object};
 use crate::{Reason, StoreError};
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn fence_1_a_zombie_that_wakes_after_gc_is_fenced_and_its_manifest_is_nobo
         let chain = Chain::new(store.clone(), p.clone());
         assert_eq!(chain.read(ManifestSeq(3)).await.unwrap(), None, "{name}: and is not served");
         for hint in ["3", "2", "64", "99999", "x"] {
-            let object = crate::paths::Object::Hint(p.clone());
+            let object = Object::Hint(p.clone());
             store.put(&object, hint.into()).await.unwrap();
             let newest = chain.newest().await.unwrap().unwrap();
             assert_eq!(&newest, owner.owner.manifest(), "{name}: hint {hint}");
@@ -65,6 +65,32 @@ async fn fence_1_a_zombie_that_wakes_after_gc_is_fenced_and_its_manifest_is_nobo
         owner.grow(3).await.unwrap();
         let report = gc::run(&store, &p, &options, clock.as_ref()).await.unwrap();
         assert_eq!(report.manifests, 1, "{name}: the ghost goes with the next gc");
+    }
+}
+
+#[tokio::test]
+async fn fold_1_a_segment_is_in_the_store_before_a_manifest_names_it() {
+    let faulty = Arc::new(Faulty::default());
+    let store = over(&faulty);
+    let clock = Arc::new(TestClock::default());
+    let mut session = Session::claim(&store, &partition(), &clock).await;
+    // an upload that fails has failed when it returns, and nothing is published on the strength of it
+    let id = session.owner.new_segment_id();
+    let lost = session.dir.path().join("lost");
+    assert!(session.owner.upload(id, &lost, 1, blake3::hash(b"x")).await.is_err());
+    let entry =
+        SegmentEntry { id, bytes: 1, digest: blake3::hash(b"x"), records: 1, deleted: RoaringBitmap::new() };
+    assert!(session.publish(10, vec![entry]).await.is_err());
+    for _ in 0..10 {
+        session.grow(3).await.unwrap();
+    }
+    let chain = walk(&store, &partition()).await;
+    assert_eq!(chain.len(), 11);
+    let puts = faulty.puts.lock().unwrap();
+    let put = |object: Object| puts.iter().position(|(key, _)| *key == object.to_string()).unwrap();
+    for manifest in chain {
+        let created = put(Object::Manifest(partition(), manifest.seq));
+        assert!(manifest.segments.iter().all(|s| put(Object::Segment(partition(), s.id)) < created));
     }
 }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sluice_core::{ErrorKind, IndexSpec};
 
+use super::faulty::{Fault, Faulty};
 use super::*;
 use crate::gc::{self, GcOptions};
 use crate::paths::{Folder, Object};
+use crate::protocol::{CHUNK, Chunk};
 use crate::registry::{Created, Registry};
 
 fn options(retain: u32, grace: Duration) -> GcOptions {
@@ -30,13 +32,17 @@ enum Step {
         keep: usize,
         times: usize,
     },
+    /// Uploaded and never published: its owner goes on, or is taken over.
     Orphan,
     TakeOver,
     /// The owner before tries once more, then goes.
     Zombie,
+    Wait {
+        ms: i64,
+    },
+    /// A collection, perhaps one that dies after so many deletes.
     Collect {
-        retain: u32,
-        grace_ms: u64,
+        dies_after: Option<usize>,
     },
 }
 
@@ -46,15 +52,27 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Orphan),
         2 => Just(Step::TakeOver),
         2 => Just(Step::Zombie),
-        4 => (1u32..5, 0u64..30).prop_map(|(retain, grace_ms)| Step::Collect { retain, grace_ms }),
+        1 => (1i64..40).prop_map(|ms| Step::Wait { ms }),
+        4 => proptest::option::weighted(0.3, 0usize..60).prop_map(|dies_after| Step::Collect { dies_after }),
     ]
 }
 
-async fn run(steps: Vec<Step>) {
-    let (store, clock, p) = (memory(), Arc::new(TestClock::default()), partition());
+/// The oracle: what a reader that took a manifest while it was the newest may still hold.
+fn held<'a>(history: &'a [Manifest], options: &GcOptions, now: Timestamp) -> Vec<&'a Manifest> {
+    let first = history.len().saturating_sub(options.retain as usize);
+    let in_grace = |i: usize| {
+        let superseded = history.get(i + 1).map_or(now, |next| next.created_at);
+        ((now.0 - superseded.0) as u128) < options.grace.as_millis()
+    };
+    history.iter().enumerate().filter(|(i, _)| *i >= first || in_grace(*i)).map(|(_, m)| m).collect()
+}
+
+async fn run(options: GcOptions, steps: Vec<Step>) {
+    let (faulty, clock, p) = (Arc::new(Faulty::default()), Arc::new(TestClock::default()), partition());
+    let store = over(&faulty);
     let mut owner = Session::claim(&store, &p, &clock).await;
     let mut zombies: Vec<Session> = Vec::new();
-    // the oracle: every manifest that was published, as its owner saw it
+    // every manifest that was published, as its owner saw it
     let mut history: Vec<Manifest> = vec![owner.owner.manifest().clone()];
     for step in steps {
         match step {
@@ -75,17 +93,17 @@ async fn run(steps: Vec<Step>) {
                     assert_eq!(zombie.grow(9).await.unwrap_err().kind(), ErrorKind::Fenced);
                 }
             }
-            Step::Collect { retain, grace_ms } => {
-                let grace = Duration::from_millis(grace_ms);
-                gc::run(&store, &p, &options(retain, grace), clock.as_ref()).await.unwrap();
+            Step::Wait { ms } => clock.advance(ms),
+            Step::Collect { dies_after } => {
+                *faulty.deletes_left.lock().unwrap() = dies_after;
+                let died = gc::run(&store, &p, &options, clock.as_ref()).await.is_err();
+                assert!(!died || dies_after.is_some());
+                *faulty.deletes_left.lock().unwrap() = None;
                 let there = keys(&store, Folder::Partition(p.clone())).await;
-                for manifest in history.iter().rev().take(retain as usize) {
+                for manifest in held(&history, &options, clock.now()) {
                     let key = Object::Manifest(p.clone(), manifest.seq).to_string();
-                    assert!(there.contains(&key), "{key} is retained");
-                    // GC-1, as far as earlier collections with a smaller `retain` left it
-                    if manifest.seq == history.last().unwrap().seq {
-                        assert!(segments_of(manifest).is_subset(&there));
-                    }
+                    assert!(there.contains(&key), "GC-1: {key}");
+                    assert!(segments_of(manifest).is_subset(&there), "GC-1: segments of {key}");
                 }
             }
         }
@@ -94,20 +112,57 @@ async fn run(steps: Vec<Step>) {
     }
     // quiescence: a last claim fences off what was never published
     let last = Session::claim(&store, &p, &clock).await;
+    history.push(last.owner.manifest().clone());
     clock.advance(1);
-    gc::run(&store, &p, &options(1, Duration::ZERO), clock.as_ref()).await.unwrap();
-    let newest = last.owner.manifest();
-    assert_eq!(keys(&store, Folder::Segments(p.clone())).await, segments_of(newest), "GC-2");
-    let manifests = keys(&store, Folder::Manifests(p.clone())).await;
-    assert!(manifests.len() as u64 <= crate::protocol::CHUNK, "GC-2: only the newest chunk is left");
+    gc::run(&store, &p, &options, clock.as_ref()).await.unwrap();
+    let kept = held(&history, &options, clock.now());
+    let needed: BTreeSet<String> = kept.iter().flat_map(|m| segments_of(m)).collect();
+    assert_eq!(keys(&store, Folder::Segments(p.clone())).await, needed, "GC-2");
+    let first = Chunk::of(kept[0].seq);
+    let manifests = Chain::new(store.clone(), p.clone());
+    for manifest in &history {
+        let there = manifests.read(manifest.seq).await.unwrap().is_some();
+        assert_eq!(there, Chunk::of(manifest.seq) >= first, "GC-2: manifest {}", manifest.seq);
+    }
+    let left = keys(&store, Folder::Manifests(p.clone())).await.len() as u64;
+    assert_eq!(left, last.owner.manifest().seq.0 + 1 - (first.0 * CHUNK).max(1), "GC-2: ghosts go too");
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
     #[test]
-    fn gc_1_and_gc_2_hold_for_any_schedule(steps in proptest::collection::vec(any_step(), 1..25)) {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(steps));
+    fn gc_1_and_gc_2_hold_for_any_schedule(
+        retain in 1u32..5, grace_ms in 0u64..60, steps in proptest::collection::vec(any_step(), 1..25)
+    ) {
+        let options = options(retain, Duration::from_millis(grace_ms));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run(options, steps));
     }
+}
+
+#[tokio::test]
+async fn gc_1_no_name_is_deleted_before_the_boundary_of_its_chunk_is_durable() {
+    let (faulty, clock, p) = (Arc::new(Faulty::default()), Arc::new(TestClock::default()), partition());
+    let store = over(&faulty);
+    let mut owner = Session::claim(&store, &p, &clock).await;
+    for _ in 0..200 {
+        owner.grow(1).await.unwrap();
+    }
+    clock.advance(1);
+    // the boundary of chunk 0 is made, that of chunk 1 is refused
+    *faulty.script.lock().unwrap() = [Fault::None, Fault::Denied].into();
+    gc::run(&store, &p, &options(1, Duration::ZERO), clock.as_ref()).await.unwrap_err();
+    assert!(faulty.deletes.lock().unwrap().is_empty());
+    gc::run(&store, &p, &options(1, Duration::ZERO), clock.as_ref()).await.unwrap();
+    let (puts, deletes) = (faulty.puts.lock().unwrap(), faulty.deletes.lock().unwrap());
+    let mut manifests = 0;
+    for (key, before) in deletes.iter() {
+        let Some(Object::Manifest(_, seq)) = Object::parse(key) else { continue };
+        let boundary = Object::Boundary(p.clone(), Chunk::of(seq)).to_string();
+        assert!(puts[..*before].iter().any(|(put, _)| *put == boundary), "{key}");
+        manifests += 1;
+    }
+    assert_eq!(manifests, 191);
 }
 
 #[tokio::test]

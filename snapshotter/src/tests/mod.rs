@@ -1,6 +1,7 @@
 //! Tests of the whole crate against stores in memory, in a directory, with faults, and on a real S3 server.
 
 mod cache;
+mod content;
 mod explore;
 mod faulty;
 mod fencing;
@@ -112,6 +113,12 @@ impl Session {
         let next_offset = Offset(self.owner.manifest().next_offset.0 + more);
         Ok(self.owner.publish(Publication { next_offset, segments }).await?.clone())
     }
+}
+
+/// `quick` cases of a property, or as many as `PROPTEST_CASES` says.
+fn cases(quick: u32) -> proptest::test_runner::Config {
+    let wanted = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    proptest::test_runner::Config::with_cases(wanted.unwrap_or(quick))
 }
 
 /// Reads the whole chain from its first manifest that is left, checking FOLD-2 on the way.
