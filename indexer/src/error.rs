@@ -45,6 +45,11 @@ pub enum IndexerError {
 }
 
 impl IndexerError {
+    /// Whether it comes from the files that the worker itself makes.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Build(_) | Self::Unreadable(_) | Self::Scratch(_))
+    }
+
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Input(e) | Self::Recover(e) | Self::Publish(e) => e.kind(),

@@ -85,6 +85,10 @@ impl Press {
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     warn!(partition = %self.context.partition, %error, "not published, will retry");
                     self.context.report_error("publish", &error);
+                    if let Some(new) = &publication.upload {
+                        // what is to be uploaded may have been taken away: no retry brings it back
+                        tokio::fs::metadata(&new.built.path).await?;
+                    }
                     retry.wait().await;
                 }
                 Err(error) => return Err(IndexerError::Publish(error)),

@@ -46,6 +46,11 @@ impl Scratch {
         Ok(Self(Arc::new(Run { dir, files: AtomicU64::new(0) })))
     }
 
+    /// Whether a newer owner has removed this run's directory.
+    pub(crate) async fn is_taken(&self) -> bool {
+        tokio::fs::try_exists(&self.0.dir).await.is_ok_and(|exists| !exists)
+    }
+
     /// A name that no other file of this run has.
     pub(crate) fn file(&self) -> ScratchFile {
         let number = self.0.files.fetch_add(1, Ordering::Relaxed);

@@ -137,9 +137,16 @@ impl PartitionWorker {
             budget: params.build_budget.clone(),
             schema: Arc::new(params.spec.schema()),
             spec: Arc::clone(&params.spec),
-            scratch,
-            context,
+            scratch: scratch.clone(),
+            context: context.clone(),
         };
-        Running::new(params, builder, snapshot).serve(input, stop).await
+        match Running::new(params, builder, snapshot).serve(input, stop).await {
+            // only a newer owner that shares the scratch directory removes what is in use
+            Err(error) if error.is_local() && scratch.is_taken().await => {
+                info!(partition = %context.partition, %error, "fenced: a newer owner has cleared the scratch directory");
+                Ok(Exit::Fenced)
+            }
+            ended => ended,
+        }
     }
 }

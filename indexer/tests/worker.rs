@@ -48,6 +48,23 @@ async fn fence_2_a_fenced_worker_stops_and_publishes_nothing_more() {
     assert_eq!((bench.store.attempts(), bench.store.manifests().len()), (1, 0));
 }
 
+/// Found by `fold_1_2_3_4_hold_at_every_manifest`: it ended as a broken disk would, and was to be restarted.
+#[tokio::test]
+async fn fence_2_a_worker_whose_scratch_a_newer_owner_cleared_is_fenced() {
+    let bench = Bench::new();
+    let (worker, _status) = bench.worker();
+    let (newer, log) = (&bench, Log::upserts(0..40));
+    // the worker has made its scratch directory when it asks for input
+    let feed = stream::once(async move {
+        newer.run(stream::iter(Log::upserts(0..3).batches(0, 3))).await.unwrap();
+        Ok(log.batch(0, 8))
+    });
+    let input = feed.chain(stream::pending()).boxed();
+    let ended = tokio::time::timeout(Duration::from_secs(60), worker.run(input, CancellationToken::new()));
+    assert_eq!(ended.await.unwrap().unwrap(), Exit::Fenced);
+    assert_eq!(bench.store.manifests().len(), 1);
+}
+
 #[tokio::test]
 async fn fence_2_a_worker_that_is_fenced_while_it_drains_says_so() {
     let bench = Bench::new();

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use futures::Stream;
+use proptest::test_runner::Config;
 use sluice_core::budget::PartitionBudget;
 use sluice_core::{
     ByteBudget, Clock, Dimension, Generation, GraphSpec, IndexName, IndexSpec, MergeSpec, Metric,
@@ -25,6 +26,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::store::Store;
+
+/// `quick` cases of a property, or as many as `PROPTEST_CASES` says.
+pub(crate) fn cases(quick: u32) -> Config {
+    let wanted = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    Config::with_cases(wanted.unwrap_or(quick))
+}
 
 /// A clock that moves when told to.
 #[derive(Debug)]
