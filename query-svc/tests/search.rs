@@ -4,9 +4,9 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use common::{Change, Hand, Numbers, World, delete, flat, upsert};
+use common::{Change, Hand, Numbers, World, delete, flat, rounds, upsert};
 use serde_json::{Value, json};
 use sluice_connectors::partitioner::partition_of;
 use sluice_query_svc::Limits;
@@ -112,6 +112,93 @@ async fn qry_3_exact_search_over_4_partitions_equals_brute_force_over_the_fold()
     let red = fold.0.values().filter(|(_, m)| m["color"] == "red").count() as u64;
     assert_eq!(service.count("packages", json!({"filter": {"color": "red"}})).await, red);
     service.stop().await.unwrap();
+}
+
+/// Two partitions of eight segments with graphs, in which every key was written over and over, and their fold.
+async fn overwritten(world: &World, seed: u64) -> (Vec<Hand>, Fold) {
+    let spec = world
+        .index(json!({
+            "name": "packages", "dimension": DIMENSION, "partitions": 2, "graph": {"min_records": 20},
+            "fields": {"color": "keyword", "size": "integer"},
+        }))
+        .await;
+    let mut hands = vec![world.claim(&spec, 0).await, world.claim(&spec, 1).await];
+    let (mut fold, mut numbers) = (Fold::default(), Numbers(seed * 2 + 1));
+    for _ in 0..8 {
+        let mut changes: Vec<Vec<Change>> = vec![Vec::new(), Vec::new()];
+        for _ in 0..300 {
+            // some keys are written far more often than others
+            let keys = 1 + numbers.integer(160);
+            let change = random_change(&mut numbers, keys);
+            fold.apply(&change);
+            changes[partition_of(change.key.as_bytes(), 2).get() as usize].push(change);
+        }
+        for (hand, changes) in hands.iter_mut().zip(changes) {
+            hand.publish(changes).await;
+        }
+    }
+    (hands, fold)
+}
+
+/// A filter and what it means.
+fn random_filter(numbers: &mut Numbers) -> (Value, Box<dyn Fn(&Value) -> bool>) {
+    let color = ["red", "green", "blue", "none"][numbers.integer(4) as usize];
+    let size = numbers.integer(100) as i64;
+    let below = move |m: &Value| m["size"].as_i64().unwrap() < size;
+    match numbers.integer(5) {
+        0 => (json!({}), Box::new(|_| true)),
+        1 => (json!({"color": color}), Box::new(move |m| m["color"] == color)),
+        2 => (json!({"size": {"$lt": size}}), Box::new(below)),
+        3 => (json!({"size": size}), Box::new(move |m| m["size"] == size)),
+        _ => (
+            json!({"color": {"$ne": color}, "size": {"$lt": size}}),
+            Box::new(move |m| m["color"] != color && below(m)),
+        ),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn qry_3_under_heavy_overwrite_all_hits_are_live_matches_and_k_when_k_exist() {
+    let (mut searches, mut full) = (0, 0);
+    for seed in 0..rounds(4) {
+        let world = World::new();
+        let (_hands, fold) = overwritten(&world, seed).await;
+        let service = world.serve(Limits::default(), None).await;
+        service.serves("packages", &[9, 9]).await;
+        let mut numbers = Numbers(seed * 2 + 2);
+        for _ in 0..60 {
+            let query = numbers.vector(DIMENSION);
+            let k = [1, 2, 5, 20, 100, 1000][numbers.integer(6) as usize];
+            let (filter, keep) = random_filter(&mut numbers);
+            let matching = fold.nearest(&query, usize::MAX, keep);
+            let expected = &matching[..k.min(matching.len())];
+            let body = json!({"vector": query, "k": k, "filter": filter, "exact": true});
+            assert_same(&service.search("packages", body).await.ok(), expected);
+            let scores: BTreeMap<_, _> = matching.iter().map(|(key, score)| (key.as_str(), *score)).collect();
+            let body = json!({"vector": query, "k": k, "filter": filter});
+            let found = service.search("packages", body).await.ok();
+            let hits = found["hits"].as_array().unwrap();
+            assert_eq!(hits.len(), expected.len(), "{filter}");
+            let mut last = f64::INFINITY;
+            for hit in hits {
+                let (id, score) = (hit["id"].as_str().unwrap(), hit["score"].as_f64().unwrap());
+                assert!(
+                    scores.get(id).is_some_and(|live| (live - score).abs() < 1e-5),
+                    "{hit} is no live match"
+                );
+                assert_eq!(hit["metadata"], fold.0[id].1, "{id} is superseded");
+                assert!(score <= last, "{found}");
+                last = score;
+            }
+            let distinct: BTreeSet<_> = hits.iter().map(|h| h["id"].as_str()).collect();
+            assert_eq!(distinct.len(), hits.len());
+            searches += 2;
+            full += u32::from(hits.len() == k);
+        }
+        service.stop().await.unwrap();
+    }
+    println!("{searches} searches, {full} of them with more matches than k");
+    assert!(full > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

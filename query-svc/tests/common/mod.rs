@@ -352,6 +352,11 @@ impl Answer {
     }
 }
 
+/// `quick` rounds of a test that may go on for long, or as many as `PROPTEST_CASES` says.
+pub fn rounds(quick: u64) -> u64 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(quick)
+}
+
 /// A small spec over two dimensions under l2.
 pub fn flat(name: &str, partitions: u32) -> Value {
     json!({
