@@ -309,6 +309,31 @@ mod tests {
         value
     }
 
+    #[test]
+    fn liv_1_a_bad_message_is_passed_once_its_letter_is_taken() {
+        let budget = ByteBudget::new(1 << 20);
+        let letters = Arc::new(Offsets::default());
+        let request = request(&budget, BatchLimits::default(), letters.clone());
+        let mut batcher = Batcher::new(&request);
+        let (bad, good) = (value((1, true, 10)), value((1, false, 10)));
+        let message = |offset, value| RawMessage {
+            key: Some(b"k"),
+            value: Some(value),
+            headers: &[],
+            offset: Offset(offset),
+            timestamp: Timestamp(0),
+        };
+        for offset in 5..8 {
+            assert!(batcher.offer(message(offset, &bad)));
+            assert_eq!(batcher.next_offset(), Offset(offset + 1));
+        }
+        assert!(batcher.offer(message(8, &good)));
+        let filled = batcher.take(Offset(0)).unwrap();
+        let batch = filled.finish(&request.at, Offset(9), letters.as_ref()).now_or_never().unwrap().unwrap();
+        assert_eq!((batch.next_offset, batch.dead_letters, batch.records.len()), (Offset(9), 3, 1));
+        assert_eq!(*letters.0.lock().unwrap(), [5, 6, 7]);
+    }
+
     proptest! {
             #[test]
             fn mem_1_every_message_comes_once_whatever_the_budget_and_the_limits(

@@ -8,6 +8,7 @@ use common::{INDEXES, Running, config, until};
 use serde_json::json;
 use sluice::index::{PartitionState, ensure_index};
 use sluice::{Edges, Role};
+use sluice_connectors::Outgoing;
 use sluice_core::IndexSpec;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,6 +45,35 @@ async fn what_is_published_is_found_overwritten_deleted_and_served_again_after_a
     served.sort();
     assert_eq!(served, ["a", "c"]);
     assert!(again.stop().await.hung.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fold_1_reading_begins_where_the_manifest_ends_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || config(dir.path(), INDEXES);
+    let topic = config().indexes[0].topic();
+    let mut written = 0;
+    // twice: before the first claim, and while the indexer is down
+    for _ in 0..2 {
+        let edges = Edges::open(&config()).await.unwrap();
+        edges.log.producer.ensure_topic(&topic, 2).await.unwrap();
+        let message = |i: u32| Outgoing {
+            key: Some(format!("k{i}").into_bytes()),
+            value: Some(br#"{"vector":[1,0,0]}"#.to_vec()),
+            ..Outgoing::default()
+        };
+        let placed = edges.log.producer.produce(&topic, (written..written + 20).map(message).collect()).await;
+        assert!(placed.iter().all(Result::is_ok), "{placed:?}");
+        written += 20;
+        drop(edges);
+        let service = Running::start(config(), Role::Up).await;
+        until("every record", || async {
+            let (status, answer) = service.send("POST", "/v1/indexes/things/count", Some(json!({}))).await;
+            (status == 200 && answer["count"] == written).then_some(())
+        })
+        .await;
+        assert!(service.stop().await.hung.is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
