@@ -1,8 +1,10 @@
-//! Chores of the repository: `cargo xtask check | test | campaign | servers`.
+//! Chores of the repository: `cargo xtask check | test | campaign | planted | miri | servers`.
 
 mod campaign;
 mod check;
 mod edges;
+mod miri;
+mod planted;
 mod report;
 mod servers;
 mod shell;
@@ -62,6 +64,20 @@ enum Chore {
         #[arg(long)]
         long: bool,
     },
+    /// Plants known bugs, one at a time, and demands that the tests named for each one fail.
+    Planted {
+        /// Names or numbers of files in dev/planted.
+        #[arg(required_unless_present_any = ["all", "rotate"])]
+        names: Vec<String>,
+        /// Plants every one.
+        #[arg(long, conflicts_with_all = ["names", "rotate"])]
+        all: bool,
+        /// Plants this many of the quick ones, every day others.
+        #[arg(long, value_name = "N", conflicts_with = "names")]
+        rotate: Option<usize>,
+    },
+    /// Runs what miri can run under it; needs the nightly toolchain.
+    Miri,
     /// Starts or stops real Kafka and S3 servers on 127.0.0.1.
     Servers {
         #[command(subcommand)]
@@ -98,6 +114,10 @@ fn run(chore: Chore) -> Result<()> {
             let kills = if long { campaign::LONG } else { kills };
             campaign::run((!local).then_some(s3), kills, hits, seed)
         }
+        Chore::Planted { all: true, .. } => planted::run(&planted::Choice::All),
+        Chore::Planted { rotate: Some(count), .. } => planted::run(&planted::Choice::Rotate(count)),
+        Chore::Planted { names, .. } => planted::run(&planted::Choice::Named(names)),
+        Chore::Miri => miri::check(),
         Chore::Servers { action: Action::Start { s3 } } => servers::start_and_print(s3),
         Chore::Servers { action: Action::Stop } => servers::stop_all(),
     }
