@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::api::Api;
 use super::log::Log;
-use super::process::{Process, sluice};
+use super::process::{Environment, Process, sluice};
 use super::set_up::SetUp;
 
 /// Partitions of a test's topic unless it says otherwise.
@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) log: Log,
     /// Whether the index stands in the configuration.
     configured: bool,
+    /// Variables that every process of this world gets.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// A name that no other test, in this run or another, has.
@@ -37,14 +39,30 @@ fn unique(name: &str) -> String {
     format!("{name}-{:x}-{:x}", now.as_micros(), std::process::id())
 }
 
+/// The table of one index; `more` is TOML in it.
+pub(crate) fn index_table(name: &str, dimension: usize, partitions: u32, more: &str) -> String {
+    format!(
+        "[[index]]\nname = '{name}'\ndimension = {dimension}\npartitions = {partitions}\n\
+         fields = {{ group = 'keyword', size = 'integer' }}\n{more}\n"
+    )
+}
+
 impl World {
     /// A world with one index of `dimension`; `more` is TOML in the index's table.
     pub(crate) fn new(set_up: &SetUp, name: &str, dimension: usize, more: &str) -> Self {
+        Self::with_partitions(set_up, name, dimension, PARTITIONS, more)
+    }
+
+    /// A world whose topic has so many partitions.
+    pub(crate) fn with_partitions(
+        set_up: &SetUp,
+        name: &str,
+        dimension: usize,
+        partitions: u32,
+        more: &str,
+    ) -> Self {
         let index = unique(name);
-        let table = format!(
-            "[[index]]\nname = '{index}'\ndimension = {dimension}\npartitions = {PARTITIONS}\n\
-             fields = {{ group = 'keyword', size = 'integer' }}\n{more}\n"
-        );
+        let table = index_table(&index, dimension, partitions, more);
         Self::with_tables(set_up, index, &table)
     }
 
@@ -56,7 +74,8 @@ impl World {
     fn with_tables(set_up: &SetUp, index: String, tables: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("sluice-e2e-").tempdir().unwrap();
         let log = Log::of(set_up, &dir.path().join("data"));
-        let world = Self { set_up: set_up.clone(), dir, index, log, configured: !tables.is_empty() };
+        let configured = !tables.is_empty();
+        let world = Self { set_up: set_up.clone(), dir, index, log, configured, environment: Vec::new() };
         fs::write(world.config(), world.text(tables)).unwrap();
         world
     }
@@ -95,16 +114,40 @@ impl World {
         self.dir.path().join(own).display().to_string()
     }
 
+    /// Its processes get this variable, too.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes the configuration anew, with these tables in the place of the index's.
+    pub(crate) fn configure(&self, tables: &str) {
+        fs::write(self.config(), self.text(tables)).unwrap();
+    }
+
     /// Starts a role; `name` tells processes of one role apart, and a process that returns keeps its directory. A
     /// process that serves is waited for until it knows the index.
     pub(crate) async fn start(&self, role: &str, name: &str) -> Process {
-        let config = self.config().display().to_string();
-        let arguments = [role, "--config", &config, "--data-dir", &self.data_dir(name)];
-        let process = Process::start(name, &arguments, self.dir.path()).await;
+        self.start_with(role, name, &[]).await
+    }
+
+    /// As [`World::start`], with more variables for this process.
+    pub(crate) async fn start_with(&self, role: &str, name: &str, more: &[(&str, &str)]) -> Process {
+        let more: Vec<_> =
+            more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut process = self.spawn(role, name, &more);
+        process.listens().await;
         if self.configured && role != "index" {
             self.api(&process).shows(&BTreeMap::new()).await;
         }
         process
+    }
+
+    /// Starts a role with more variables, and waits for nothing.
+    pub(crate) fn spawn(&self, role: &str, name: &str, more: &Environment) -> Process {
+        let config = self.config().display().to_string();
+        let arguments = [role, "--config", &config, "--data-dir", &self.data_dir(name)];
+        Process::spawn(name, &arguments, &[&self.environment[..], more].concat(), self.dir.path())
     }
 
     pub(crate) async fn indexer(&self) -> Process {
@@ -127,7 +170,8 @@ impl World {
             .args(arguments)
             .arg("--config")
             .arg(self.config())
-            .args(["--data-dir", &self.data_dir("tool")]);
+            .args(["--data-dir", &self.data_dir("tool")])
+            .envs(self.environment.iter().cloned());
         command
     }
 
