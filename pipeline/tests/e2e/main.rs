@@ -13,6 +13,8 @@ mod commands;
 mod indexes;
 mod kill;
 mod liveness;
+mod memory;
+mod outage;
 mod publish;
 mod search;
 mod stops;

@@ -6,6 +6,7 @@ pub(crate) mod data;
 pub(crate) mod flood;
 pub(crate) mod fold;
 pub(crate) mod log;
+pub(crate) mod memory;
 pub(crate) mod metrics;
 pub(crate) mod ports;
 pub(crate) mod process;
