@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use sluice_core::channel::record_blocked;
-use sluice_core::{ErrorKind, RecordBatch, Timestamp};
+use sluice_core::{ErrorKind, RecordBatch, Timestamp, mishap};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -103,7 +103,10 @@ impl Running {
             match self.next_event(&mut input, stop, full, wait).await {
                 Event::Look => {}
                 Event::Apply => self.apply(),
-                Event::Input(Some(Ok(batch))) => self.accept(batch)?,
+                Event::Input(Some(Ok(batch))) => {
+                    mishap!("worker.input", self.builder.context.partition.partition);
+                    self.accept(batch)?;
+                }
                 Event::Sealed(made) => self.sealed(made?),
                 Event::Merged(made) => self.merged(made),
                 Event::Published(press, result) => self.published(press, result)?,

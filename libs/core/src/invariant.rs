@@ -55,6 +55,7 @@ catalogue! {
     Liv1 "LIV-1": "a bad message becomes a dead letter and its partition goes on",
     Liv2 "LIV-2": "a panic in one partition restarts that partition only",
     Liv3 "LIV-3": "after a finite outage the lag returns to zero without a restart",
+    Liv4 "LIV-4": "a worker that is stuck is noticed and restarted",
     Liv5 "LIV-5": "on SIGTERM a process drains and leaves within its deadline, or names who hung",
     Fresh1 "FRESH-1": "freshness is measured per partition",
 }

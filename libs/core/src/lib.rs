@@ -12,6 +12,7 @@ pub mod failpoint;
 pub mod ids;
 pub mod invariant;
 pub mod metadata;
+pub mod mishap;
 pub mod record;
 pub mod schema;
 pub mod secret;

@@ -1,98 +1,18 @@
-//! Bad messages, bad requests, a topic that grew: refused by name, and everything else goes on.
+//! Bad requests: refused by a stable code, and nothing is changed by them.
 
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
 use crate::support::data::{record, records};
 use crate::support::fold::{assert_same, fold};
-use crate::support::log::{Message, grow};
 use crate::support::random::Random;
-use crate::support::set_up::{SetUp, on_both_set_ups, on_servers};
-use crate::support::wait::eventually;
+use crate::support::set_up::{SetUp, on_both_set_ups};
 use crate::support::world::World;
 
 const DIMENSION: usize = 8;
 const QUICK: &str = "seal = { max_age = '100ms' }";
 
-on_both_set_ups!(liv_1_bad_messages_become_dead_letters, bad_requests_are_problems);
-
-mod topics {
-    use super::{key_1_a_topic_that_grew_stops_its_index_by_name, on_servers};
-    on_servers!(key_1_a_topic_that_grew_stops_its_index_by_name);
-}
-
-/// Messages that no index takes, with what is wrong.
-fn bad_messages() -> Vec<(Option<Vec<u8>>, Vec<u8>)> {
-    let key = || Some(b"bad".to_vec());
-    let vector = "[1,2,3,4,5,6,7,8]";
-    let mut bad = vec![
-        (None, format!("{{\"vector\":{vector}}}").into_bytes()),
-        (Some(Vec::new()), format!("{{\"vector\":{vector}}}").into_bytes()),
-        (Some(vec![0xff, 0xfe]), format!("{{\"vector\":{vector}}}").into_bytes()),
-        (Some(vec![b'k'; 513]), format!("{{\"vector\":{vector}}}").into_bytes()),
-        // a truncated protobuf record, and one of an unknown schema
-        (key(), vec![0x08, 0x01, 0x1a, 0x20, 0x00]),
-        (key(), vec![0x08, 0x63]),
-    ];
-    let texts = [
-        String::new(),
-        "null".into(),
-        "not json".into(),
-        "{".into(),
-        "[]".into(),
-        format!("{{\"vector\":{vector}"),
-        "{\"vector\":[1,2,3]}".into(),
-        "{\"vector\":[0,0,0,0,0,0,0,0]}".into(),
-        "{\"vector\":[1,2,3,4,5,6,7,1e39]}".into(),
-        "{\"vector\":[1,2,3,4,5,6,7,NaN]}".into(),
-        "{\"vector\":[1,2,3,4,5,6,7,\"8\"]}".into(),
-        "{\"metadata\":{}}".into(),
-        format!("{{\"id\":\"other\",\"vector\":{vector}}}"),
-        format!("{{\"vector\":{vector},\"metadata\":[]}}"),
-        format!("{{\"vector\":{vector},\"metadata\":{{\"a\":1,\"a\":2}}}}"),
-        format!("{{\"vector\":{vector},\"metadata\":{{\"size\":\"large\"}}}}"),
-        format!("{{\"vector\":{vector},\"metadata\":{{\"text\":\"{}\"}}}}", "x".repeat(70_000)),
-    ];
-    bad.extend(texts.into_iter().map(|text| (key(), text.into_bytes())));
-    bad
-}
-
-async fn liv_1_bad_messages_become_dead_letters(set_up: SetUp) {
-    let world = World::new(&set_up, "dead", DIMENSION, QUICK);
-    let (_indexer, query) = (world.indexer().await, world.query().await);
-    let api = world.api(&query);
-    let mut random = Random::new(1);
-    api.publish(&records(&mut random, "r", 40, DIMENSION)).await;
-    let bad = bad_messages();
-    for (key, value) in &bad {
-        world.log.write(&world.index, 1, key.as_deref(), Some(value));
-    }
-    api.publish(&records(&mut random, "after", 40, DIMENSION)).await;
-    api.shows(&world.log.ends(&world.index)).await;
-
-    let messages = world.log.read(&world.index);
-    let state = fold(&messages, DIMENSION);
-    let good: Vec<_> = state.keys().filter(|k| k.starts_with('r') || k.starts_with("after")).collect();
-    assert_eq!(good.len(), 80);
-    let served = api.scan().await;
-    assert_eq!(served.keys().collect::<Vec<_>>(), good, "only good messages are served");
-
-    let letters = world.log.read(&format!("{}.dead-letter", world.index));
-    for (key, value) in &bad {
-        let key = key.clone().unwrap_or_default();
-        let same = |l: &&Message| l.key.clone().unwrap_or_default() == key && l.value.as_ref() == Some(value);
-        let letter = letters.iter().find(same);
-        let letter =
-            letter.unwrap_or_else(|| panic!("no dead letter for {:?}", String::from_utf8_lossy(value)));
-        assert_eq!(letter.header("sluice.topic"), world.index);
-        assert_eq!(letter.header("sluice.partition"), "1");
-        assert!(!letter.header("sluice.reason").is_empty() && !letter.header("sluice.detail").is_empty());
-        let offset: u64 = letter.header("sluice.offset").parse().unwrap();
-        let original = messages.iter().find(|m| m.partition == 1 && m.offset == offset).unwrap();
-        assert_eq!(original.value.as_ref(), Some(value));
-    }
-    assert_eq!(letters.len(), bad.len());
-}
+on_both_set_ups!(bad_requests_are_problems);
 
 async fn bad_requests_are_problems(set_up: SetUp) {
     let world = World::new(&set_up, "requests", DIMENSION, QUICK);
@@ -176,26 +96,4 @@ async fn publishes(api: &Api, random: &mut Random) {
         assert!(result["error"]["code"].is_string() && result["offset"].is_null(), "{result} for {record}");
     }
     assert!(results[bad.len()]["offset"].is_u64(), "a good record among bad ones is published");
-}
-
-/// Kafka only: the local log's topics do not grow.
-async fn key_1_a_topic_that_grew_stops_its_index_by_name(set_up: SetUp) {
-    let world = World::new(&set_up, "grown", DIMENSION, QUICK);
-    let (mut indexer, query) = (world.indexer().await, world.query().await);
-    let api = world.api(&query);
-    let mut random = Random::new(1);
-    api.publish(&records(&mut random, "r", 40, DIMENSION)).await;
-    api.shows(&world.log.ends(&world.index)).await;
-    let before = api.scan().await;
-    grow(world.bootstrap().unwrap(), &world.index, 6).await;
-    indexer.kill();
-    indexer = world.indexer().await;
-    eventually("the index stops and says why", || async {
-        let report = world.api(&indexer).get_root("/status").await;
-        let text = report.text;
-        let named = [world.index.as_str(), "4", "6", "rebuild"].iter().all(|word| text.contains(word));
-        if named && !text.contains("\"running\"") { Ok(()) } else { Err(text) }
-    })
-    .await;
-    assert_same(&api.scan().await, &before);
 }

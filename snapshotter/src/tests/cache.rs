@@ -1,7 +1,7 @@
 //! SEG-1 at the cache: verified, fetched once, shared, bounded, fetched again when damaged.
 
 use futures::future::join_all;
-use sluice_core::{ErrorKind, GraphSpec, Key, Metadata, Op, Record, Schema, Vector};
+use sluice_core::{ErrorKind, Key, Metadata, Op, Record, Schema, Vector};
 use sluice_segment::{BuildOptions, Built, GrowingSet, Segment, seal};
 
 use super::*;

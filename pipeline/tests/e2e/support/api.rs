@@ -95,6 +95,11 @@ impl Api {
         self.send(Method::POST, format!("{}{path}", self.base), Some(body)).await
     }
 
+    /// Posts; the connection may fail.
+    pub(crate) async fn try_post(&self, path: &str, body: &Value) -> reqwest::Result<Answer> {
+        self.try_send(Method::POST, format!("{}{path}", self.base), Some(body.to_string())).await
+    }
+
     /// Posts a body that the server may cut off: a client that is still sending then may not see the answer.
     pub(crate) async fn post_cut_off(&self, path: &str, body: &str) -> Answer {
         eventually("the answer to a body that is cut off arrives", || async {

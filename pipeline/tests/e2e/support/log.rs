@@ -89,7 +89,7 @@ impl Log {
 }
 
 /// The local log's file: the low 40 bits of a message's place are its offset, the rest is its partition's slot.
-fn open_local(dir: &Path) -> Connection {
+pub(super) fn open_local(dir: &Path) -> Connection {
     let connection = Connection::open(dir.join("log.sqlite3")).unwrap();
     connection.busy_timeout(TIMEOUT).unwrap();
     connection
@@ -141,7 +141,7 @@ fn write_local(dir: &Path, topic: &str, messages: &[Written<'_>]) {
     change.commit().unwrap();
 }
 
-fn client(bootstrap: &str) -> ClientConfig {
+pub(super) fn client(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap);
     config

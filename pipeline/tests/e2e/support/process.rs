@@ -56,6 +56,10 @@ impl Process {
         self.child.try_wait().unwrap()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     async fn address(&mut self) -> String {
         let name = self.name.clone();
         eventually(&format!("{name} listens"), || {
@@ -94,9 +98,14 @@ impl Process {
     /// SIGTERM, then waits for the end.
     pub(crate) async fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
+        self.until_ended().await
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn until_ended(&mut self) -> ExitStatus {
         let name = self.name.clone();
         eventually(&format!("{name} ends after SIGTERM"), || {
-            let ended = self.child.try_wait().unwrap();
+            let ended = self.ended();
             async move { ended.ok_or_else(|| "it runs".to_owned()) }
         })
         .await

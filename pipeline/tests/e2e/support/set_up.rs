@@ -22,6 +22,11 @@ impl SetUp {
     }
 }
 
+/// Whether the long forms of tests are asked for, by SLUICE_TEST_LONG=1.
+pub(crate) fn is_long() -> bool {
+    var("SLUICE_TEST_LONG").is_ok_and(|long| long == "1")
+}
+
 /// A program that the environment names; says so when it does not.
 pub(crate) fn program(variable: &str) -> Option<String> {
     let path = var(variable).ok();

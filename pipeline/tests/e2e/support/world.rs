@@ -39,14 +39,30 @@ fn unique(name: &str) -> String {
     format!("{name}-{:x}-{:x}", now.as_micros(), std::process::id())
 }
 
+/// The table of one index; `more` is TOML in it.
+pub(crate) fn index_table(name: &str, dimension: usize, partitions: u32, more: &str) -> String {
+    format!(
+        "[[index]]\nname = '{name}'\ndimension = {dimension}\npartitions = {partitions}\n\
+         fields = {{ group = 'keyword', size = 'integer' }}\n{more}\n"
+    )
+}
+
 impl World {
     /// A world with one index of `dimension`; `more` is TOML in the index's table.
     pub(crate) fn new(set_up: &SetUp, name: &str, dimension: usize, more: &str) -> Self {
+        Self::with_partitions(set_up, name, dimension, PARTITIONS, more)
+    }
+
+    /// A world whose topic has so many partitions.
+    pub(crate) fn with_partitions(
+        set_up: &SetUp,
+        name: &str,
+        dimension: usize,
+        partitions: u32,
+        more: &str,
+    ) -> Self {
         let index = unique(name);
-        let table = format!(
-            "[[index]]\nname = '{index}'\ndimension = {dimension}\npartitions = {PARTITIONS}\n\
-             fields = {{ group = 'keyword', size = 'integer' }}\n{more}\n"
-        );
+        let table = index_table(&index, dimension, partitions, more);
         Self::with_tables(set_up, index, &table)
     }
 
@@ -98,10 +114,28 @@ impl World {
         self.dir.path().join(own).display().to_string()
     }
 
+    /// Its processes get this variable, too.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes the configuration anew, with these tables in the place of the index's.
+    pub(crate) fn configure(&self, tables: &str) {
+        fs::write(self.config(), self.text(tables)).unwrap();
+    }
+
     /// Starts a role; `name` tells processes of one role apart, and a process that returns keeps its directory. A
     /// process that serves is waited for until it knows the index.
     pub(crate) async fn start(&self, role: &str, name: &str) -> Process {
-        let mut process = self.spawn(role, name, &[]);
+        self.start_with(role, name, &[]).await
+    }
+
+    /// As [`World::start`], with more variables for this process.
+    pub(crate) async fn start_with(&self, role: &str, name: &str, more: &[(&str, &str)]) -> Process {
+        let more: Vec<_> =
+            more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut process = self.spawn(role, name, &more);
         process.listens().await;
         if self.configured && role != "index" {
             self.api(&process).shows(&BTreeMap::new()).await;
