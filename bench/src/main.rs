@@ -1,7 +1,11 @@
 //! `bench`: what Sluice does per second, on anybody's vectors. JSON lines on standard output, progress on standard
 //! error. Nothing here is a test: figures depend on the machine, and only ratios of one run may be compared.
 
+mod clock;
+mod counting;
 mod data;
+mod exact;
+mod generate;
 mod http;
 mod ingest;
 mod latency;
@@ -10,12 +14,16 @@ mod npy;
 mod process;
 mod roles;
 mod search;
+mod segment;
 mod setup;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 /// Measures Sluice.
 #[derive(Debug, Parser)]
@@ -33,6 +41,10 @@ enum Command {
     Search(search::SearchArgs),
     /// Bytes a second of a snapshot from store to serving, against a raw copy of the same bytes.
     Load(load::LoadArgs),
+    /// Building and searching segments against other libraries, on the same vectors in the same run.
+    Segment(Box<segment::SegmentArgs>),
+    /// Made vectors with queries and exact neighbours.
+    Generate(generate::GenerateArgs),
     /// One measured step in a process of its own; started by the others.
     #[command(hide = true, subcommand)]
     Role(roles::Role),
@@ -96,6 +108,8 @@ async fn main() -> Result<()> {
         Command::Ingest(args) => ingest::run(args).await,
         Command::Search(args) => search::run(args).await,
         Command::Load(args) => load::run(args).await,
+        Command::Segment(args) => segment::run(*args).await,
+        Command::Generate(args) => generate::run(&args),
         Command::Role(role) => role.run().await,
     }
 }

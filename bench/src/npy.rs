@@ -1,5 +1,7 @@
-//! Reads a two-dimensional .npy file of f32, f16 or u32, little-endian, in C order.
+//! Two-dimensional .npy files of f32, f16 or u32, little-endian, in C order: read, and written.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +19,13 @@ pub(crate) struct Matrix<T> {
 }
 
 impl<T> Matrix<T> {
+    /// # Panics
+    /// When `values` are not whole rows.
+    pub(crate) fn new(values: Vec<T>, columns: usize) -> Self {
+        assert!(columns > 0 && values.len().is_multiple_of(columns), "rows are whole");
+        Self { values, columns }
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.values.len() / self.columns
     }
@@ -37,6 +46,28 @@ impl<T> Matrix<T> {
     pub(crate) fn truncate(&mut self, rows: usize) {
         self.values.truncate(rows.saturating_mul(self.columns));
     }
+
+    /// Keeps the first `rows`, which there are, and returns the others.
+    pub(crate) fn split_off(&mut self, rows: usize) -> Self {
+        Self { values: self.values.split_off(rows * self.columns), columns: self.columns }
+    }
+}
+
+impl Matrix<f32> {
+    /// Makes every number one that a file of f16 holds.
+    pub(crate) fn round_to_f16(&mut self) {
+        self.values.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
+    }
+
+    /// Makes every row one of length 1.
+    #[cfg(feature = "peers")]
+    pub(crate) fn normalize(&mut self) {
+        for row in self.values.chunks_exact_mut(self.columns) {
+            let squares: f64 = row.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+            let scale = squares.sqrt().recip() as f32;
+            row.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
 }
 
 /// Reads vectors, f32 or f16.
@@ -56,6 +87,46 @@ pub(crate) fn row_numbers(path: &Path) -> Result<Matrix<u32>> {
         }
         other => bail!("numbers of type {other:?} are not read; allowed: <u4, <i4"),
     })
+}
+
+/// Writes numbers as f32.
+pub(crate) fn write_f32(path: &Path, matrix: &Matrix<f32>) -> Result<()> {
+    write(path, "<f4", matrix, |value| value.to_le_bytes())
+}
+
+/// Writes numbers as f16, to the nearest.
+pub(crate) fn write_f16(path: &Path, matrix: &Matrix<f32>) -> Result<()> {
+    write(path, "<f2", matrix, |value| f16::from_f32(*value).to_le_bytes())
+}
+
+/// Writes row numbers.
+pub(crate) fn write_u32(path: &Path, matrix: &Matrix<u32>) -> Result<()> {
+    write(path, "<u4", matrix, |value| value.to_le_bytes())
+}
+
+fn write<T, const N: usize>(
+    path: &Path,
+    descr: &str,
+    matrix: &Matrix<T>,
+    bytes: impl Fn(&T) -> [u8; N],
+) -> Result<()> {
+    let shape = format!("({}, {})", matrix.rows(), matrix.columns());
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    // magic, version and length take ten bytes; the numbers begin on a multiple of 64
+    let padding = 64 - (10 + header.len() + 1) % 64;
+    header.extend(std::iter::repeat_n(' ', padding));
+    header.push('\n');
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
+        file.write_all(MAGIC)?;
+        file.write_all(&[1, 0])?;
+        // the header is far shorter than 64 KiB
+        file.write_all(&(header.len() as u16).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        matrix.values.iter().try_for_each(|value| file.write_all(&bytes(value)))?;
+        file.flush()
+    };
+    write().with_context(|| format!("writing {}", path.display()))
 }
 
 fn read<T>(path: &Path, numbers: impl FnOnce(&str, &[u8]) -> Result<Vec<T>>) -> Result<Matrix<T>> {
@@ -123,6 +194,23 @@ mod tests {
             .unwrap();
         assert_eq!(vectors(&path).unwrap().row(0), [1.5, -2.0]);
         assert!(row_numbers(&path).unwrap_err().chain().any(|e| e.to_string().contains("<f2")));
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.npy");
+        let mut matrix = Matrix::new(vec![1.0, -0.1, 3e-3, 65504.0, 0.0, 7.0], 3);
+        write_f32(&path, &matrix).unwrap();
+        assert_eq!(vectors(&path).unwrap(), matrix);
+        assert!((std::fs::metadata(&path).unwrap().len() - 6 * 4).is_multiple_of(64));
+        write_f16(&path, &matrix).unwrap();
+        matrix.round_to_f16();
+        assert_eq!(vectors(&path).unwrap(), matrix);
+        assert_eq!(matrix.split_off(1).row(0), [65504.0, 0.0, 7.0]);
+        let numbers = Matrix::new(vec![u32::MAX, 0], 1);
+        write_u32(&path, &numbers).unwrap();
+        assert_eq!(row_numbers(&path).unwrap(), numbers);
     }
 
     #[test]

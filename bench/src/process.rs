@@ -34,10 +34,21 @@ pub(crate) async fn role<T: DeserializeOwned>(arguments: &[String]) -> Result<T>
     serde_json::from_str(text.trim()).context("reading the answer of a step")
 }
 
-/// Most memory that this process ever held, in bytes; `None` where the system does not say.
+/// Most memory that this process ever held, or held since [`forget_peak_memory`], in bytes; `None` where the system does
+/// not say.
 pub(crate) fn peak_memory() -> Option<u64> {
+    memory("VmHWM")
+}
+
+/// Lets [`peak_memory`] begin again, where the system can.
+pub(crate) fn forget_peak_memory() {
+    std::fs::write("/proc/self/clear_refs", "5").ok();
+}
+
+/// A figure of this process's memory by its name in /proc/self/status, in bytes.
+pub(crate) fn memory(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.split(':').next() == Some(name))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
 }

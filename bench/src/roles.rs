@@ -1,4 +1,5 @@
-//! The measured steps that run in processes of their own: ingesting, and building the same in memory.
+//! The measured steps that run in processes of their own: ingesting, building the same in memory, and the systems
+//! that `bench segment` compares.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use sluice_segment::{BuildOptions, GrowingSet, seal};
 use crate::DataArgs;
 use crate::data::Rows;
 use crate::process::{peak_memory, print};
+use crate::segment;
 use crate::setup::{Chains, Running, config, partition_of};
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +36,18 @@ pub(crate) enum Role {
         records: usize,
         #[command(flatten)]
         data: DataArgs,
+    },
+    /// Is one of the systems that `bench segment` compares.
+    System {
+        #[arg(long)]
+        name: String,
+    },
+    /// Measures segments that are merged, filtered or have deleted rows.
+    Variants {
+        #[arg(long)]
+        task: String,
+        #[arg(long)]
+        builder: String,
     },
 }
 
@@ -64,6 +78,8 @@ impl Role {
         match self {
             Self::Ingest { config, next } => print(&ingest(config, next).await?),
             Self::Build { config, records, data } => print(&build(config, records, data).await?),
+            Self::System { name } => segment::serve_system(&name),
+            Self::Variants { task, builder } => segment::serve_variants(&task, &builder),
         }
     }
 }
