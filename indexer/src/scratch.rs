@@ -109,7 +109,8 @@ mod tests {
         };
         let stop = AtomicBool::new(false);
         for epoch in 1..60 {
-            let old = Scratch::open(root.path(), &partition, SegmentId::first_of(Epoch(epoch))).await.unwrap();
+            let old =
+                Scratch::open(root.path(), &partition, SegmentId::first_of(Epoch(epoch))).await.unwrap();
             stop.store(false, Ordering::Relaxed);
             std::thread::scope(|scope| {
                 let writer = scope.spawn(|| {

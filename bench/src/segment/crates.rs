@@ -63,13 +63,13 @@ struct HnswRs<D: Distance<f32> + Send + Sync + 'static> {
     ef: usize,
 }
 
-impl<D: Distance<f32> + Send + Sync> HnswRs<D> {
+impl<D: Distance<f32> + Send + Sync + 'static> HnswRs<D> {
     fn new(open: &Open, queries: Matrix<f32>, distance: fn() -> D) -> Self {
         Self { open: open.clone(), queries, distance, graph: None, ef: 0 }
     }
 }
 
-impl<D: Distance<f32> + Send + Sync> Library for HnswRs<D> {
+impl<D: Distance<f32> + Send + Sync + 'static> Library for HnswRs<D> {
     fn version(&self) -> String {
         "0.3.5".into()
     }

@@ -78,10 +78,7 @@ fn refusals_name_the_key_the_allowed_values_and_the_source() {
         ("[[index]]\nname = 'a'", &["index", "dimension"]),
         ("[[index]]\nname = 'a'\ndimension = 1", &["dimension", "2 to 4096"]),
         ("[[index]]\nname = 'a'\ndimension = 2\nmetric = 'cos'", &["metric", "cosine", "dot", "l2"]),
-        (
-            "[[index]]\nname = 'a'\ndimension = 2\nquantization = 'pq'",
-            &["quantization", "none", "sq8"],
-        ),
+        ("[[index]]\nname = 'a'\ndimension = 2\nquantization = 'pq'", &["quantization", "none", "sq8"]),
         (
             "[[index]]\nname = 'a'\ndimension = 2\ngraph = { m = 1 }",
             &["index[0].graph.m (a): 1 is outside 4 to 64"],
