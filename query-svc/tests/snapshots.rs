@@ -317,6 +317,7 @@ async fn qry_4_a_partition_that_cannot_be_loaded_is_named_over_http() {
         let good: Vec<_> = manifests.iter().map(|path| std::fs::read(path).unwrap()).collect();
         manifests.iter().for_each(|path| damage(path));
         let service = world.serve(Limits::default(), None).await;
+        service.until(|| service.catalogue.get(&spec.name).is_some()).await;
         let slots = &service.catalogue.get(&spec.name).unwrap().slots;
         service
             .until(|| {
