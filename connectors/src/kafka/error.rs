@@ -44,7 +44,6 @@ fn is_permanent(code: Code) -> bool {
             | Code::InvalidGroupId
             | Code::InvalidSessionTimeout
             | Code::InvalidRequiredAcks
-            | Code::InvalidTimestamp
             | Code::OffsetMetadataTooLarge
             // what the broker finds wrong with a message as such: no key where the topic is compacted, and the like
             | Code::InvalidRecord
@@ -99,6 +98,8 @@ mod tests {
             Code::Authentication,
             Code::Fatal,
             Code::Fail,
+            // clocks are set right
+            Code::InvalidTimestamp,
         ] {
             assert!(!produce(code).is_permanent(), "{code:?}");
         }

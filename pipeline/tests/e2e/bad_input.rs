@@ -76,7 +76,7 @@ async fn searches(api: &Api) {
         );
     }
     let large = format!("{{\"id\":\"{}\"}}", "x".repeat(2 << 20));
-    assert_eq!(api.post_cut_off("/search", &large).await.problem(413), "body_too_large");
+    assert_eq!(api.post_text("/search", large).await.problem(413), "body_too_large");
 }
 
 async fn publishes(api: &Api, random: &mut Random) {

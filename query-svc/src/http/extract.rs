@@ -1,10 +1,11 @@
 //! Reads requests: path, query string and body, each refused with a problem, each bounded in bytes and time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::HttpBody as _;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use axum::http::request::Parts;
 use futures::future::poll_fn;
 use serde::Deserialize;
@@ -82,13 +83,35 @@ fn media(request: &Request) -> Result<Media, ApiError> {
 /// Most that is made room for at once because a client announced it.
 const ROOM_AT_ONCE: usize = 4 << 20;
 
+/// Most of a refused body that is read, and how long it is read: an answer to a client that is still sending would be
+/// lost with the connection.
+const DISCARDED: usize = 16 << 20;
+const DISCARDING: Duration = Duration::from_secs(1);
+
+/// Reads what a client is still sending and keeps none of it.
+async fn discard(body: &mut Body) {
+    let mut left = DISCARDED;
+    let reading = async {
+        while let Some(Ok(frame)) = poll_fn(|cx| std::pin::Pin::new(&mut *body).poll_frame(cx)).await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, |data| data.len())) else { return };
+            left = rest;
+        }
+    };
+    // whoever sends more, or more slowly, may miss the answer
+    tokio::time::timeout(DISCARDING, reading).await.ok();
+}
+
 /// Charges bytes as they arrive, so that a slow client holds no more of the budget than it has sent.
 async fn read(request: Request, app: &App) -> Result<(Vec<u8>, BytePermit), ApiError> {
     let max = app.limits.max_body_bytes;
     let too_large = ApiError::BodyTooLarge { max };
+    let waits = request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > max {
+        if !waits {
+            discard(&mut body).await;
+        }
         return Err(too_large);
     }
     // growing by doubling would hold up to twice as much; pages that were not sent take no memory
@@ -98,6 +121,8 @@ async fn read(request: Request, app: &App) -> Result<(Vec<u8>, BytePermit), ApiE
         let broken = |_| ApiError::Body("the body ended early".into());
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         if bytes.len() + data.len() > max {
+            drop((bytes, permit));
+            discard(&mut body).await;
             return Err(too_large);
         }
         bytes.extend_from_slice(&data);

@@ -100,15 +100,6 @@ impl Api {
         self.try_send(Method::POST, format!("{}{path}", self.base), Some(body.to_string())).await
     }
 
-    /// Posts a body that the server may cut off: a client that is still sending then may not see the answer.
-    pub(crate) async fn post_cut_off(&self, path: &str, body: &str) -> Answer {
-        eventually("the answer to a body that is cut off arrives", || async {
-            let url = format!("{}{path}", self.base);
-            self.try_send(Method::POST, url, Some(body.to_owned())).await.map_err(|e| e.to_string())
-        })
-        .await
-    }
-
     /// PUT of the index itself.
     pub(crate) async fn create(&self, spec: &Value) -> Answer {
         self.send(Method::PUT, self.base.clone(), Some(spec.to_string())).await

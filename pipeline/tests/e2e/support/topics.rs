@@ -1,8 +1,8 @@
-//! What an operator, or a fault, does to a topic: writes refused, records removed, partitions added.
+//! What an operator, or a fault, does to a topic: writes refused, records removed.
 
 use std::path::Path;
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 use rusqlite::params;
@@ -13,38 +13,26 @@ fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     client(bootstrap).create().unwrap()
 }
 
-/// How much older than the broker's clock a message may be.
-const MAX_AGE: &str = "message.timestamp.before.max.ms";
-
-/// Makes `topic`, which does not exist yet, take no writes: on Kafka any message is too old for it, the local log's
-/// file refuses it.
-pub(crate) async fn refuse_writes(log: &Log, topic: &str) {
+/// The directory of a local log: one real broker has no way to refuse one topic for a while.
+fn local(log: &Log) -> &Path {
     match log {
-        Log::Local { dir } => {
-            let trigger = format!(
-                "CREATE TRIGGER refuse BEFORE INSERT ON topic WHEN NEW.name = '{topic}'
-                 BEGIN SELECT RAISE(ABORT, 'refused by a test'); END"
-            );
-            open_local(dir).execute_batch(&trigger).unwrap();
-        }
-        Log::Kafka { bootstrap } => {
-            let wanted = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set(MAX_AGE, "0");
-            let made = admin(bootstrap).create_topics([&wanted], &AdminOptions::new()).await.unwrap();
-            made.into_iter().next().unwrap().unwrap();
-        }
+        Log::Local { dir } => dir,
+        Log::Kafka { .. } => panic!("only the local log refuses writes to one topic"),
     }
 }
 
+/// Makes `topic`, which need not exist yet, take no writes.
+pub(crate) fn refuse_writes(log: &Log, topic: &str) {
+    let trigger = format!(
+        "CREATE TRIGGER refuse BEFORE INSERT ON topic WHEN NEW.name = '{topic}'
+         BEGIN SELECT RAISE(ABORT, 'refused by a test'); END"
+    );
+    open_local(local(log)).execute_batch(&trigger).unwrap();
+}
+
 /// The topic takes writes again.
-pub(crate) async fn take_writes(log: &Log, topic: &str) {
-    match log {
-        Log::Local { dir } => open_local(dir).execute_batch("DROP TRIGGER refuse").unwrap(),
-        Log::Kafka { bootstrap } => {
-            let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(MAX_AGE, "3600000");
-            let changed = admin(bootstrap).alter_configs([&change], &AdminOptions::new()).await.unwrap();
-            changed.into_iter().next().unwrap().unwrap();
-        }
-    }
+pub(crate) fn take_writes(log: &Log) {
+    open_local(local(log)).execute_batch("DROP TRIGGER refuse").unwrap();
 }
 
 /// Removes what `partition` holds before `offset`, as retention does.
