@@ -115,7 +115,9 @@ mod tests {
             std::thread::scope(|scope| {
                 let writer = scope.spawn(|| {
                     // the file of a handle goes with it, so that files come and go while the directory is emptied
-                    while !stop.load(Ordering::Relaxed) && std::fs::write(old.file().path(), b"x").is_ok() {}
+                    while !stop.load(Ordering::Relaxed) && std::fs::write(old.file().path(), b"x").is_ok() {
+                        std::hint::spin_loop();
+                    }
                 });
                 let next = SegmentId::first_of(Epoch(epoch + 1));
                 let opened = tokio::task::block_in_place(|| {

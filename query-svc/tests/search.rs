@@ -140,8 +140,11 @@ async fn overwritten(world: &World, seed: u64) -> (Vec<Hand>, Fold) {
     (hands, fold)
 }
 
+/// What a filter means, said of metadata.
+type Meaning = Box<dyn Fn(&Value) -> bool>;
+
 /// A filter and what it means.
-fn random_filter(numbers: &mut Numbers) -> (Value, Box<dyn Fn(&Value) -> bool>) {
+fn random_filter(numbers: &mut Numbers) -> (Value, Meaning) {
     let color = ["red", "green", "blue", "none"][numbers.integer(4) as usize];
     let size = numbers.integer(100) as i64;
     let below = move |m: &Value| m["size"].as_i64().unwrap() < size;

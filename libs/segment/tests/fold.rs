@@ -128,15 +128,15 @@ impl Partition {
     fn take(&mut self, log: &[Operation], step: &Step) {
         match *step {
             Step::Apply(n) => {
-                for offset in self.next..log.len().min(self.next + n) {
-                    self.set.apply(record(&self.schema, offset, &log[offset]));
+                for (offset, operation) in log.iter().enumerate().skip(self.next).take(n) {
+                    self.set.apply(record(&self.schema, offset, operation));
                     self.next = offset + 1;
                 }
             }
             Step::Again(at, n) if self.next > self.sealed => {
                 let from = self.sealed + at.index(self.next - self.sealed);
-                for offset in from..self.next.min(from + n) {
-                    assert_eq!(self.set.apply(record(&self.schema, offset, &log[offset])), Applied::Stale);
+                for (offset, operation) in log.iter().enumerate().take(self.next).skip(from).take(n) {
+                    assert_eq!(self.set.apply(record(&self.schema, offset, operation)), Applied::Stale);
                 }
             }
             Step::Seal => self.seal(),

@@ -150,9 +150,7 @@ async fn liv_1_sixty_bad_messages_among_good_ones_become_dead_letters(set_up: Se
 }
 
 async fn liv_1_a_partition_waits_while_dead_letters_cannot_be_stored(set_up: SetUp) {
-    let world = World::new(&set_up, "waits", DIMENSION, QUICK)
-        .variable("SLUICE__LOG__KAFKA__DELIVERY__TIMEOUT__MS", "2000")
-        .variable("SLUICE__LOG__KAFKA__REQUEST__TIMEOUT__MS", "1000");
+    let world = World::new(&set_up, "waits", DIMENSION, QUICK);
     let (indexer, query) = (world.indexer().await, world.query().await);
     let (api, seen) = (world.api(&query), world.api(&indexer));
     all_run(&seen, 4).await;

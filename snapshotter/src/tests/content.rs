@@ -138,8 +138,8 @@ impl Chained {
                 free
             }
             Mistake::Resurrected => {
-                let all = self.manifests.iter().flat_map(|m| &m.segments);
-                let back = all.filter(|s| gone(s.id)).next_back().cloned();
+                let mut all = self.manifests.iter().flat_map(|m| &m.segments);
+                let back = all.rfind(|s| gone(s.id)).cloned();
                 back.map(|s| segments.push(s)).is_some()
             }
             Mistake::Undeleted => {
@@ -151,7 +151,7 @@ impl Chained {
             Mistake::OtherFile => {
                 segments.iter_mut().take(old).next().map(|s| s.digest = blake3::hash(b"another")).is_some()
             }
-            Mistake::NoRows => segments.iter_mut().skip(old).next().map(|s| s.records = 0).is_some(),
+            Mistake::NoRows => segments.get_mut(old).map(|s| s.records = 0).is_some(),
             Mistake::RowBeyond => segments.first_mut().map(|s| s.deleted.insert(s.records)).is_some(),
         };
         (segments, made)

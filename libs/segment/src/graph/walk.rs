@@ -232,10 +232,8 @@ fn offer_all(scratch: &mut Scratch, ef: usize, alike: usize, mut first_new: usiz
     let Scratch { batch, distances, found, .. } = scratch;
     for (node, distance) in batch.iter().zip(distances.iter()) {
         let near = Near::new(*distance, *node);
-        if found.len() >= ef {
-            if found.last().is_some_and(|worst| near >= *worst) {
-                continue;
-            }
+        if found.len() >= ef && found.last().is_some_and(|worst| near >= *worst) {
+            continue;
         }
         let place = found.partition_point(|there| *there < near);
         let same = |at: Option<usize>| {

@@ -36,8 +36,8 @@ pub(super) fn tile(tile: &Tile<'_>, out: &mut TileOut) {
 fn finish(tile: &Tile<'_>, row: usize, sums: &[i32; TILE], out: &mut TileOut) {
     let (r, c) = (tile.row, tile.column);
     let (mut within_row, mut within_column) = (0u64, 0u64);
-    for column in 0..TILE {
-        let product = (sums[column] - c.biases[column]) as f32;
+    for (column, sum) in sums.iter().enumerate() {
+        let product = (sum - c.biases[column]) as f32;
         let twice = (r.scales[row] + r.scales[row]) * c.scales[column];
         let apart = r.extras[row] - c.extras[column];
         let raw = ((r.norms[row] + c.norms[column]) - twice * product) + apart * apart;
