@@ -9,7 +9,7 @@ use super::space::{Bounds, DIRECTIONS, Projection, Space, mixed};
 use crate::codes::Codes;
 use crate::kernels::codes::{Constants, TILE, Tile, TileOut, ZERO, code_kernels};
 use crate::kernels::prefetch;
-use crate::mapping::Unit;
+use crate::mapping::{Unit, on_huge_pages};
 
 /// Coded rows as points. Distances are squared, between what the codes stand for.
 pub(crate) struct CodeSpace<'a> {
@@ -73,11 +73,11 @@ fn distance(a: &Point, b: &Point, product: i32) -> f32 {
     if raw > 0.0 { raw } else { 0.0 }
 }
 
+/// Groups of four points whose codes are fetched ahead of those that are compared.
+const FOURS_AHEAD: usize = 2;
+
 /// Points whose codes are fetched ahead of those that are copied.
 const AHEAD: usize = 4;
-
-/// Turns four codes into signed ones.
-const SIGNS: u32 = u32::from_ne_bytes([ZERO; 4]);
 
 /// Points as rows and as columns of tiles.
 #[derive(Default)]
@@ -106,7 +106,10 @@ impl Space for CodeSpace<'_> {
             signed.clear();
             self.signed(from, signed);
             let (fours, rest) = to.as_chunks::<4>();
-            for four in fours {
+            to.iter().take(4 * FOURS_AHEAD).for_each(|point| prefetch(self.code(*point)));
+            for (at, four) in fours.iter().enumerate() {
+                let ahead = to.iter().skip(4 * (at + FOURS_AHEAD)).take(4);
+                ahead.for_each(|point| prefetch(self.code(*point)));
                 let products = (kernels.dot4)(four.map(|point| self.code(point)), signed);
                 for (point, product) in four.iter().zip(products) {
                     out.push(distance(a, &self.constants[*point as usize], product - bias));
@@ -142,32 +145,29 @@ impl Space for CodeSpace<'_> {
     }
 
     fn gather(&self, points: &[u32], block: &mut CodeBlock) {
-        let tiles = points.len().div_ceil(TILE);
+        let (tiles, row_bytes) = (points.len().div_ceil(TILE), TILE * self.stride);
         block.rows.clear();
-        block.rows.reserve(tiles * TILE * self.stride);
-        block.panels.clear();
+        block.rows.reserve(tiles * row_bytes);
         block.panels.resize(tiles * self.groups * TILE, 0);
         block.constants.clear();
-        for (points, panel) in points.chunks(TILE).zip(block.panels.chunks_exact_mut(self.groups * TILE)) {
+        for (tile, points) in points.chunks(TILE).enumerate() {
             let mut constants = Constants::default();
             for (at, point) in points.iter().enumerate() {
                 if let Some(ahead) = points.get(at + AHEAD) {
                     prefetch(self.code(*ahead));
                 }
-                let code = self.code(*point);
-                block.rows.extend_from_slice(code);
-                let places = panel[at..].iter_mut().step_by(TILE);
-                let fours = code.as_chunks::<4>().0;
-                places.zip(fours).for_each(|(place, four)| *place = u32::from_ne_bytes(*four) ^ SIGNS);
+                block.rows.extend_from_slice(self.code(*point));
                 let Point { scale, norm, extra, sum } = self.constants[*point as usize];
                 constants.scales[at] = scale;
                 constants.norms[at] = norm;
                 constants.extras[at] = extra;
                 constants.biases[at] = i32::from(ZERO) * sum;
             }
+            block.rows.resize((tile + 1) * row_bytes, ZERO);
             block.constants.push(constants);
+            let panel = &mut block.panels[tile * self.groups * TILE..][..self.groups * TILE];
+            (code_kernels().panel)(&block.rows[tile * row_bytes..], self.stride, panel);
         }
-        block.rows.resize(tiles * TILE * self.stride, ZERO);
     }
 
     fn tile(
@@ -194,7 +194,7 @@ impl Space for CodeSpace<'_> {
 
     fn reordered(&self, order: &[u32]) -> Self {
         let units = self.stride / 64;
-        let mut codes = Vec::with_capacity(order.len() * units);
+        let mut codes = on_huge_pages(order.len() * units);
         for point in order {
             codes.extend_from_slice(&self.codes[*point as usize * units..][..units]);
         }

@@ -3,10 +3,10 @@
 use std::sync::Mutex;
 
 use super::nearest::Nearest;
-use super::partition::{bits, valid};
+use super::partition::valid;
 use super::slots::{Slots, lock};
 use crate::graph::space::{Bounds, Projection, Space};
-use crate::kernels::codes::{TILE, TileOut};
+use crate::kernels::codes::{TILE, TileOut, code_kernels};
 use crate::kernels::prefetch_lines;
 
 /// Points whose slots are fetched ahead of those that are offered to.
@@ -55,12 +55,13 @@ impl<B: Default + Send + Sync> Leaf<B> {
                 self.tile(space, row, row + apart, bucket.len());
             }
         }
+        self.nearest.cut();
         self.group(bucket.len());
         self.lines.clear();
         self.lines.extend(bucket.iter().map(|point| projections[*point as usize]));
         for (at, point) in bucket.iter().enumerate() {
             if let Some(ahead) = bucket.get(at + AHEAD) {
-                prefetch_lines::<_, 5>(std::slice::from_ref(&slots[*ahead as usize]));
+                prefetch_lines::<_, 13>(std::slice::from_ref(&slots[*ahead as usize]));
             }
             let mut slots = lock(&slots[*point as usize]);
             let own = self.nearest.of(at);
@@ -77,18 +78,17 @@ impl<B: Default + Send + Sync> Leaf<B> {
         let Self { block, nearest, out, .. } = self;
         let bounds = Bounds { rows: nearest.bounds(i), columns: nearest.bounds(j) };
         space.tile((block, i), (block, j), bounds, out);
-        let there = valid(points, j);
-        for row in 0..TILE.min(points - i * TILE) {
-            let (point, itself) = (i * TILE + row, if i == j { !(1 << row) } else { u64::MAX });
-            for column in bits(out.row_masks[row] & there & itself) {
-                nearest.offer(point, out.distances[row][column], (j * TILE + column) as u32);
-            }
-            if i != j {
-                for column in bits(out.column_masks[row] & there) {
-                    nearest.offer(j * TILE + column, out.distances[row][column], point as u32);
-                }
-            }
+        let (kernels, there) = (code_kernels(), valid(points, j));
+        if i == j {
+            (kernels.start)(out, there.count_ones() as usize, true, (i * TILE) as u32, nearest.receivers(i));
+            return;
         }
+        for (row, column) in out.row_masks.iter_mut().zip(&mut out.column_masks) {
+            *row &= there;
+            *column &= there;
+        }
+        (kernels.collect_rows)(out, (j * TILE) as u32, nearest.receivers(i));
+        (kernels.collect_columns)(out, (i * TILE) as u32, nearest.receivers(j));
     }
 
     /// Groups by receiver what each point is to be offered as, but where the receiver found it by itself.

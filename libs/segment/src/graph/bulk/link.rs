@@ -10,6 +10,7 @@ use crate::Cancelled;
 use crate::build::check_cancelled;
 use crate::format::NO_ROW;
 use crate::graph::space::Space;
+use crate::mapping::on_huge_pages;
 
 /// Edges of every point, nearest first, with their lengths.
 pub(super) struct Lists {
@@ -20,7 +21,11 @@ pub(super) struct Lists {
 
 impl Lists {
     fn new(points: usize, degree: usize) -> Self {
-        Self { degree, neighbours: vec![NO_ROW; points * degree], distances: vec![0.0; points * degree] }
+        let (mut neighbours, mut distances) =
+            (on_huge_pages(points * degree), on_huge_pages(points * degree));
+        neighbours.resize(points * degree, NO_ROW);
+        distances.resize(points * degree, 0.0);
+        Self { degree, neighbours, distances }
     }
 
     /// The neighbours of `point`.

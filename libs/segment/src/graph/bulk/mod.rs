@@ -31,6 +31,7 @@ use crate::Cancelled;
 use crate::build::check_cancelled;
 use crate::format::NO_ROW;
 use crate::kernels::codes::BEST;
+use crate::mapping::on_huge_pages;
 use leaf::Leaf;
 use link::Lists;
 use partition::{Buckets, Plan};
@@ -185,7 +186,8 @@ fn level<S: Space>(
     }
     let everything: Vec<u32> = (0..space.len() as u32).collect();
     let projections = space.projections(&everything, seed);
-    let slots: Vec<Mutex<Slots>> = (0..space.len()).map(|_| Mutex::default()).collect();
+    let mut slots = on_huge_pages::<Mutex<Slots>>(space.len());
+    slots.resize_with(space.len(), Mutex::default);
     if let Some(known) = known {
         offer_known(space, &slots, &projections, known, cancelled)?;
     }

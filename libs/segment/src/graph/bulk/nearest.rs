@@ -1,21 +1,14 @@
 //! The nearest few of each point of a block, collected while tiles of distances come by.
 
-use crate::kernels::codes::{BEST, Best, TILE, code_kernels};
+use crate::kernels::codes::{BEST, Best, Receivers, TILE};
 
 /// For each of some points the nearest `k` that were offered; `k` is at most [`BEST`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Nearest {
     k: usize,
     best: Vec<Best>,
     /// The distance that an offer must be below, point by point; below everything where there is no point.
     bounds: Vec<[f32; TILE]>,
-    insert: fn(&mut Best, f32, u32),
-}
-
-impl Default for Nearest {
-    fn default() -> Self {
-        Self { k: 0, best: Vec::new(), bounds: Vec::new(), insert: code_kernels().insert }
-    }
 }
 
 impl Nearest {
@@ -37,16 +30,15 @@ impl Nearest {
         &self.bounds[tile]
     }
 
-    /// Offers `other` to `point`.
-    #[inline]
-    pub(super) fn offer(&mut self, point: usize, distance: f32, other: u32) {
-        let bound = &mut self.bounds[point / TILE][point % TILE];
-        // the bound may have moved since the tile was computed
-        if distance < *bound {
-            let best = &mut self.best[point];
-            (self.insert)(best, distance, other);
-            *bound = best.distances[self.k - 1];
-        }
+    /// The points of one tile, to be offered something.
+    pub(super) fn receivers(&mut self, tile: usize) -> Receivers<'_> {
+        let end = self.best.len().min((tile + 1) * TILE);
+        Receivers { k: self.k, best: &mut self.best[tile * TILE..end], bounds: &mut self.bounds[tile] }
+    }
+
+    /// Forgets what stands beyond the nearest `k`, which is of no account.
+    pub(super) fn cut(&mut self) {
+        self.best.iter_mut().for_each(|best| best.others[self.k..].fill(u32::MAX));
     }
 
     /// The nearest of `point`, best first.
@@ -56,10 +48,10 @@ impl Nearest {
         pairs.take_while(|(_, other)| *other != u32::MAX)
     }
 
-    /// Whether `other` is among the nearest of `point`.
+    /// Whether `other` is among the nearest of `point`, once they were cut.
     #[inline]
     pub(super) fn has(&self, point: usize, other: u32) -> bool {
-        // what stands beyond the nearest k is of no account
-        self.best[point].others[..self.k].contains(&other)
+        // all sixteen places, so that no branch stands between them
+        self.best[point].others.iter().fold(false, |found, there| found | (*there == other))
     }
 }

@@ -8,7 +8,7 @@ use super::nearest::Nearest;
 use crate::Cancelled;
 use crate::build::check_cancelled;
 use crate::graph::space::{Bounds, Space, mixed};
-use crate::kernels::codes::{TILE, TileOut};
+use crate::kernels::codes::{TILE, TileOut, code_kernels};
 
 /// How points are split into buckets.
 #[derive(Debug, Clone)]
@@ -117,16 +117,17 @@ fn assign<S: Space>(
             check_cancelled(cancelled)?;
             space.gather(points, rows);
             nearest.reset(points.len(), fanout);
-            for tile in 0..leaders.len().div_ceil(TILE) {
-                let columns_bounds = &[f32::NEG_INFINITY; TILE];
-                let bounds = Bounds { rows: nearest.bounds(0), columns: columns_bounds };
+            let unbounded = &[f32::NEG_INFINITY; TILE];
+            let kernels = code_kernels();
+            // the other way round, as the kernel that starts wants it
+            space.tile((&columns, 0), (rows, 0), Bounds { rows: unbounded, columns: unbounded }, out);
+            (kernels.start)(out, leaders.len().min(TILE), false, 0, nearest.receivers(0));
+            for tile in 1..leaders.len().div_ceil(TILE) {
+                let bounds = Bounds { rows: nearest.bounds(0), columns: unbounded };
                 space.tile((rows, 0), (&columns, tile), bounds, out);
                 let there = valid(leaders.len(), tile);
-                for (row, mask) in out.row_masks.iter().enumerate().take(points.len()) {
-                    for column in bits(mask & there) {
-                        nearest.offer(row, out.distances[row][column], (tile * TILE + column) as u32);
-                    }
-                }
+                out.row_masks.iter_mut().for_each(|mask| *mask &= there);
+                (kernels.collect_rows)(out, (tile * TILE) as u32, nearest.receivers(0));
             }
             for (row, joined) in joined.chunks_exact_mut(fanout).enumerate() {
                 for (place, (_, leader)) in joined.iter_mut().zip(nearest.of(row)) {
@@ -143,17 +144,6 @@ fn assign<S: Space>(
 pub(super) fn valid(points: usize, tile: usize) -> u64 {
     let there = points.saturating_sub(tile * TILE).min(TILE);
     (1u64 << there) - 1
-}
-
-/// The places of the bits that are set.
-#[inline]
-pub(super) fn bits(mask: u64) -> impl Iterator<Item = usize> {
-    let mut rest = mask;
-    std::iter::from_fn(move || {
-        let bit = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
-        rest &= rest - 1;
-        Some(bit)
-    })
 }
 
 /// Puts small buckets together, in the order of their leaders.

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code, reason = "vector instructions; each block says why it is sound")]
 
+mod best;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod plain;
@@ -15,12 +16,16 @@ mod x86;
 
 use std::sync::OnceLock;
 
+pub(crate) use best::{BEST, Best, Receivers};
 #[cfg(test)]
 use tile::PANEL_STEP;
-pub(crate) use tile::{BEST, Best, Constants, TILE, Tile, TileOut};
+pub(crate) use tile::{Constants, TILE, Tile, TileOut};
 
 /// What code 0 of a component looks like.
 pub(crate) const ZERO: u8 = 128;
+
+/// Turns the four codes of a group into signed ones.
+const SIGNS: u32 = u32::from_ne_bytes([ZERO; 4]);
 
 /// Kernels over codes of one instruction set. Codes and query have equal lengths, at most [`MAX_LENGTH`].
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +42,15 @@ pub(crate) struct CodeKernels {
     pub(crate) find: fn(&[u16], u16) -> Option<usize>,
     /// For each of sixteen components a bit: whether `a` is larger there than `b`.
     pub(crate) larger: fn(&[f32; 16], &[f32; 16]) -> u16,
-    /// Puts a point among the nearest, unless it is farther than all of them.
-    pub(crate) insert: fn(&mut Best, f32, u32),
+    /// Offers the columns of a tile, to which nothing was offered yet, its first `rows` rows, numbered from `first` on,
+    /// in their order; with `itself`, row and column of one number are the same point.
+    pub(crate) start: fn(&TileOut, rows: usize, itself: bool, first: u32, Receivers<'_>),
+    /// Offers each row of a tile the columns that its row mask has, numbered from `first` on, in their order.
+    pub(crate) collect_rows: fn(&TileOut, first: u32, Receivers<'_>),
+    /// Offers the columns of a tile each row whose column mask has them, numbered from `first` on, in their order.
+    pub(crate) collect_columns: fn(&TileOut, first: u32, Receivers<'_>),
+    /// Makes a panel, a number for each group of four components, of [`TILE`] rows of `stride` codes.
+    pub(crate) panel: fn(rows: &[u8], stride: usize, panel: &mut [u32]),
 }
 
 /// Longest code; sums of products of 255 x 127 stay far below the largest `i32`.

@@ -12,7 +12,10 @@ pub(super) const KERNELS: CodeKernels = CodeKernels {
     tile: plain::tile,
     find: plain::find,
     larger: plain::larger,
-    insert: plain::insert,
+    start: plain::start,
+    collect_rows: plain::collect_rows,
+    collect_columns: plain::collect_columns,
+    panel: plain::panel,
 };
 
 fn dot(codes: &[u8], query: &[i8]) -> i32 {

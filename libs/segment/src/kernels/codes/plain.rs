@@ -1,9 +1,11 @@
 //! Kernels without special instructions, written so that compilers can turn them into vector code.
 
-use super::CodeKernels;
-use super::tile::{BEST, Best, PANEL_STEP, TILE, Tile, TileOut};
+use super::best::Receivers;
+use super::tile::{PANEL_STEP, TILE, Tile, TileOut};
+use super::{CodeKernels, SIGNS};
 
-pub(super) const KERNELS: CodeKernels = CodeKernels { name: "plain", dot, dot4, tile, find, larger, insert };
+pub(super) const KERNELS: CodeKernels =
+    CodeKernels { name: "plain", dot, dot4, tile, find, larger, start, collect_rows, collect_columns, panel };
 
 #[inline(always)]
 pub(super) fn dot(codes: &[u8], query: &[i8]) -> i32 {
@@ -61,13 +63,51 @@ pub(super) fn larger(a: &[f32; 16], b: &[f32; 16]) -> u16 {
 }
 
 #[inline(always)]
-pub(super) fn insert(best: &mut Best, distance: f32, other: u32) {
-    let Best { distances, others } = best;
-    let place = distances.partition_point(|there| *there <= distance);
-    if place < BEST {
-        distances.copy_within(place..BEST - 1, place + 1);
-        others.copy_within(place..BEST - 1, place + 1);
-        distances[place] = distance;
-        others[place] = other;
+pub(super) fn start(out: &TileOut, rows: usize, itself: bool, first: u32, mut into: Receivers<'_>) {
+    for (row, distances) in out.distances.iter().enumerate().take(rows) {
+        for (column, distance) in distances.iter().enumerate() {
+            if !(itself && row == column) {
+                into.offer(column, *distance, first + row as u32);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn collect_rows(out: &TileOut, first: u32, mut into: Receivers<'_>) {
+    for (row, mask) in out.row_masks.iter().enumerate() {
+        for column in bits(*mask) {
+            into.offer(row, out.distances[row][column], first + column as u32);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn collect_columns(out: &TileOut, first: u32, mut into: Receivers<'_>) {
+    for (row, mask) in out.column_masks.iter().enumerate() {
+        for column in bits(*mask) {
+            into.offer(column, out.distances[row][column], first + row as u32);
+        }
+    }
+}
+
+/// The places of the bits that are set, of those that stand for a row or column.
+#[inline(always)]
+fn bits(mask: u64) -> impl Iterator<Item = usize> {
+    (0..TILE).filter(move |bit| mask >> bit & 1 == 1)
+}
+
+pub(super) fn panel(rows: &[u8], stride: usize, panel: &mut [u32]) {
+    panel_from(rows, stride, 0, panel);
+}
+
+/// The steps of a panel from group `first` on.
+pub(super) fn panel_from(rows: &[u8], stride: usize, first: usize, panel: &mut [u32]) {
+    for (row, codes) in rows.chunks_exact(stride).take(TILE).enumerate() {
+        let fours = codes.as_chunks::<4>().0.iter();
+        let places = panel[row..].iter_mut().step_by(TILE);
+        for (place, four) in places.zip(fours).skip(first) {
+            *place = u32::from_ne_bytes(*four) ^ SIGNS;
+        }
     }
 }

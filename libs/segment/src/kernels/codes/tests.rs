@@ -108,6 +108,66 @@ fn tile_of<'a>(tile: &Tile<'a>) -> Tile<'a> {
     Tile { ..*tile }
 }
 
+fn pairs(points: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..points).flat_map(move |row| (0..points).map(move |column| (row, column)))
+}
+
+/// What kernels collect into.
+struct Collected {
+    k: usize,
+    best: Vec<Best>,
+    bounds: [f32; TILE],
+}
+
+impl Collected {
+    fn new(points: usize, k: usize) -> Self {
+        let bounds = std::array::from_fn(|at| if at < points { f32::INFINITY } else { f32::NEG_INFINITY });
+        Self { k, best: vec![Best::NONE; points], bounds }
+    }
+
+    fn receivers(&mut self) -> Receivers<'_> {
+        Receivers { k: self.k, best: &mut self.best, bounds: &mut self.bounds }
+    }
+
+    /// The nearest `k` of every point; what stands beyond them is of no account, but the bound is the last one's.
+    fn nearest(&self) -> Vec<Vec<(f32, u32)>> {
+        let points = self.best.iter().zip(self.bounds).map(|(best, bound)| {
+            let all = best.distances.iter().copied().zip(best.others);
+            let nearest: Vec<_> = all.take(self.k).collect();
+            assert_eq!(nearest[self.k - 1].0, bound);
+            nearest
+        });
+        points.collect()
+    }
+}
+
+/// Everything that was offered, sorted when asked.
+struct Oracle(Vec<Vec<(f32, u32)>>);
+
+impl Oracle {
+    fn new(points: usize) -> Self {
+        Self(vec![Vec::new(); points])
+    }
+
+    fn offer(&mut self, point: usize, distance: f32, other: u32) {
+        if let Some(offers) = self.0.get_mut(point) {
+            offers.push((distance, other));
+        }
+    }
+
+    fn nearest(&self, k: usize) -> Vec<Vec<(f32, u32)>> {
+        let sorted = |offers: &Vec<(f32, u32)>| {
+            let mut offers = offers.clone();
+            // stable: of equals the first to come stands first
+            offers.sort_by(|a, b| a.0.total_cmp(&b.0));
+            offers.resize(k.max(offers.len()), (f32::INFINITY, u32::MAX));
+            offers.truncate(k);
+            offers
+        };
+        self.0.iter().map(sorted).collect()
+    }
+}
+
 proptest! {
     #[test]
     fn every_kernel_agrees_with_the_oracle_on_any_codes(
@@ -128,17 +188,60 @@ proptest! {
     }
 
     #[test]
-    fn every_kernel_keeps_the_nearest_in_order(offers in prop::collection::vec(0u8..30, 0..60)) {
-        let mut expected: Vec<(f32, u32)> = offers.iter().map(|d| f32::from(*d)).zip(0..).collect();
-        expected.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        expected.resize(BEST.max(offers.len()), (f32::INFINITY, u32::MAX));
+    fn every_kernel_collects_the_nearest_in_order(
+        distances in prop::collection::vec(0u8..30, TILE * TILE),
+        marks in prop::collection::vec(any::<u64>(), 2 * TILE),
+        k in 1..=BEST,
+        points in 1..=TILE,
+        itself in any::<bool>(),
+    ) {
+        let mut out = TileOut::default();
+        for (place, distance) in out.distances.iter_mut().flatten().zip(&distances) {
+            *place = f32::from(*distance);
+        }
+        let there = (1u64 << points) - 1;
+        out.row_masks = std::array::from_fn(|row| marks[row] & there);
+        out.column_masks = std::array::from_fn(|row| marks[TILE + row] & there);
         for kernels in available() {
-            let mut best = Best::NONE;
-            for (distance, other) in offers.iter().zip(0..) {
-                (kernels.insert)(&mut best, f32::from(*distance), other);
+            let mut collected = Collected::new(points, k);
+            (kernels.start)(&out, points, itself, 100, collected.receivers());
+            let mut expected = Oracle::new(points);
+            for (row, column) in pairs(points).filter(|(row, column)| !(itself && row == column)) {
+                expected.offer(column, out.distances[row][column], 100 + row as u32);
             }
-            let got: Vec<(f32, u32)> = best.distances.into_iter().zip(best.others).collect();
-            prop_assert_eq!(&got, &expected[..BEST], "{}", kernels.name);
+            prop_assert_eq!(collected.nearest(), expected.nearest(k), "{} start", kernels.name);
+
+            (kernels.collect_rows)(&out, 200, collected.receivers());
+            for (row, column) in pairs(points).filter(|(row, column)| out.row_masks[*row] >> column & 1 == 1) {
+                expected.offer(row, out.distances[row][column], 200 + column as u32);
+            }
+            prop_assert_eq!(collected.nearest(), expected.nearest(k), "{} rows", kernels.name);
+
+            (kernels.collect_columns)(&out, 300, collected.receivers());
+            for (row, column) in (0..TILE).flat_map(|row| (0..points).map(move |column| (row, column))) {
+                if out.column_masks[row] >> column & 1 == 1 {
+                    expected.offer(column, out.distances[row][column], 300 + row as u32);
+                }
+            }
+            prop_assert_eq!(collected.nearest(), expected.nearest(k), "{} columns", kernels.name);
+            prop_assert_eq!(collected.bounds[points..].iter().all(|b| *b == f32::NEG_INFINITY), true);
+        }
+    }
+
+    #[test]
+    fn every_kernel_makes_the_same_panel(groups in 1usize..70, seed in any::<u64>()) {
+        let mut next = numbers(seed);
+        let stride = (4 * groups).next_multiple_of(64).max(64);
+        let rows: Vec<u8> = (0..TILE * stride).map(|_| next() as u8).collect();
+        for kernels in available() {
+            let mut panel = vec![0u32; groups * TILE];
+            (kernels.panel)(&rows, stride, &mut panel);
+            for (at, four) in panel.iter().enumerate() {
+                let (group, row) = (at / TILE, at % TILE);
+                let codes = &rows[row * stride + 4 * group..][..4];
+                let signed: Vec<u8> = codes.iter().map(|code| code.wrapping_sub(ZERO)).collect();
+                prop_assert_eq!(&four.to_ne_bytes()[..], &signed[..], "{} {}", kernels.name, at);
+            }
         }
     }
 

@@ -68,20 +68,3 @@ impl Default for TileOut {
         Self { distances: [[0.0; TILE]; TILE], row_masks: [0; TILE], column_masks: [0; TILE] }
     }
 }
-
-/// How many of the nearest are kept for a point at most.
-pub(crate) const BEST: usize = 16;
-
-/// The nearest of what was offered to a point, best first; of equals the first to come stands first.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[repr(align(64))]
-pub(crate) struct Best {
-    /// Infinite where there is nothing.
-    pub(crate) distances: [f32; BEST],
-    pub(crate) others: [u32; BEST],
-}
-
-impl Best {
-    /// Nothing yet.
-    pub(crate) const NONE: Self = Self { distances: [f32::INFINITY; BEST], others: [u32::MAX; BEST] };
-}
