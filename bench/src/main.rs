@@ -13,6 +13,7 @@ mod load;
 mod npy;
 mod process;
 mod roles;
+mod scan;
 mod search;
 mod segment;
 mod setup;
@@ -43,6 +44,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Building and searching segments against other libraries, on the same vectors in the same run.
     Segment(Box<segment::SegmentArgs>),
+    /// Comparing with every row, one search at a time and many together, against reading the same bytes.
+    Scan(scan::ScanArgs),
     /// Made vectors with queries and exact neighbours.
     Generate(generate::GenerateArgs),
     /// One measured step in a process of its own; started by the others.
@@ -109,6 +112,7 @@ async fn main() -> Result<()> {
         Command::Search(args) => search::run(args).await,
         Command::Load(args) => load::run(args).await,
         Command::Segment(args) => segment::run(*args).await,
+        Command::Scan(args) => scan::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Role(role) => role.run().await,
     }

@@ -209,19 +209,19 @@ pub(crate) fn answer(view: &View, partition: u32, status: AnswerStatus) -> Parti
     }
 }
 
-/// An error when `answers` lack a partition and the request wants all, or when no partition answered.
+/// Whether `answers` are enough: not when one lacks its partition and the request wants all, or all lack theirs.
 ///
 /// # Errors
 /// `Deadline` when time was the reason for some partition, else `Incomplete`.
-pub(crate) fn require(answers: Vec<PartitionAnswer>, all: bool) -> Result<Vec<PartitionAnswer>, ApiError> {
+pub(crate) fn require(answers: &[PartitionAnswer], all: bool) -> Result<(), ApiError> {
     let is_ok = |a: &PartitionAnswer| a.status == AnswerStatus::Ok;
     let enough = if all { answers.iter().all(is_ok) } else { answers.iter().any(is_ok) };
     if enough {
-        Ok(answers)
+        Ok(())
     } else if answers.iter().any(|a| a.status == AnswerStatus::Timeout) {
-        Err(ApiError::Deadline(answers))
+        Err(ApiError::Deadline(answers.to_vec()))
     } else {
-        Err(ApiError::Incomplete(answers))
+        Err(ApiError::Incomplete(answers.to_vec()))
     }
 }
 
@@ -284,8 +284,8 @@ mod tests {
                 assert_eq!(found, (0..4).filter(|p| *p != bad).collect::<Vec<_>>());
                 let expected = |p| if p == bad { status } else { AnswerStatus::Ok };
                 assert!(answers.iter().all(|a| a.status == expected(a.partition)), "{answers:?}");
-                assert!(require(answers.clone(), false).is_ok());
-                let code = require(answers, true).unwrap_err().problem("").status;
+                assert!(require(&answers, false).is_ok());
+                let code = require(&answers, true).unwrap_err().problem("").status;
                 assert_eq!(code, if status == AnswerStatus::Timeout { 504 } else { 503 });
             }
         }
@@ -294,7 +294,7 @@ mod tests {
     #[tokio::test]
     async fn qry_4_an_answer_without_any_partition_is_an_error() {
         let answers = vec![answer(&view(&[false]), 0, AnswerStatus::Unavailable)];
-        assert!(matches!(require(answers, false), Err(ApiError::Incomplete(_))));
+        assert!(matches!(require(&answers, false), Err(ApiError::Incomplete(_))));
     }
 
     #[tokio::test]

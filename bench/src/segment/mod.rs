@@ -7,8 +7,8 @@
 mod chart;
 #[cfg(feature = "peers")]
 mod crates;
-mod curve;
-mod ours;
+pub(crate) mod curve;
+pub(crate) mod ours;
 mod protocol;
 mod report;
 mod serve;
@@ -131,7 +131,7 @@ pub(crate) struct SegmentArgs {
 }
 
 /// Reads a name as configurations have it.
-fn by_name<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
+pub(crate) fn by_name<T: serde::de::DeserializeOwned>(name: &str) -> Result<T, String> {
     serde_json::from_value(Value::String(name.to_owned())).map_err(|e| e.to_string())
 }
 

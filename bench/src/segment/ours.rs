@@ -89,6 +89,7 @@ impl Library for Ours {
         let segment = Segment::open(&built.path)?;
         segment.warm();
         let ram_bytes = hot_bytes(&segment.info());
+        let degree = segment.mean_degree();
         self.segment = Some(segment);
         Ok(Built {
             seconds: (seconds - flat_seconds).max(0.0),
@@ -97,7 +98,7 @@ impl Library for Ours {
             peak_allocated_bytes: Some(allocated),
             ram_bytes,
             disk_bytes: built.bytes,
-            degree: None,
+            degree,
         })
     }
 

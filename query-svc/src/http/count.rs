@@ -39,6 +39,6 @@ pub(crate) async fn count(
         scan::count(view, partition, filter.as_ref(), cancelled)
     });
     let (counts, answers) = fan_out::collect(&view, parts.await);
-    fan_out::require(answers, true)?;
+    fan_out::require(&answers, true)?;
     Ok(Json(CountResponse { count: counts.into_iter().sum() }))
 }

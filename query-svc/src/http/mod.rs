@@ -9,6 +9,7 @@ mod indexes;
 mod publish;
 mod query;
 mod records;
+mod round;
 mod search;
 mod server;
 mod stall;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::App;
 use super::answer::Answer;
 use super::extract::{PathParams, QueryParams};
-use super::search::{COMPONENT_BYTES, raw};
+use super::round::{COMPONENT_BYTES, raw};
 use crate::error::ApiError;
 use crate::fan_out;
 use crate::pins::Cursor;
@@ -175,5 +175,5 @@ pub(super) fn absent(view: &View) -> ApiError {
 fn complete(view: &View) -> Result<(), ApiError> {
     let status = |p: &Option<_>| if p.is_some() { AnswerStatus::Ok } else { AnswerStatus::Unavailable };
     let answers = view.partitions().iter().zip(0u32..).map(|(p, n)| fan_out::answer(view, n, status(p)));
-    fan_out::require(answers.collect(), true).map(drop)
+    fan_out::require(&answers.collect::<Vec<_>>(), true)
 }

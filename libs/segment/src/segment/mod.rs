@@ -2,6 +2,7 @@
 //!
 //! A `Segment` exists only if every byte of it was checked (see `validate`); its accessors count on that.
 
+mod batch;
 mod by_code;
 mod by_vector;
 mod column;
@@ -136,6 +137,12 @@ impl Segment {
         let stride = self.meta.graph.as_ref().map_or(0, |graph| graph.stride0 as usize);
         let list = &self.layout.level0(&self.bytes)[row as usize * stride..][..stride];
         list.iter().copied().take_while(|n| *n != format::NO_ROW)
+    }
+
+    /// Neighbours that a row has on level 0 of the graph, on average.
+    pub fn mean_degree(&self) -> Option<f64> {
+        let degree = |row| self.neighbours(row).count() as f64;
+        self.has_graph().then(|| (0..self.meta.rows).map(degree).sum::<f64>() / f64::from(self.meta.rows))
     }
 
     /// The row of `key`.
