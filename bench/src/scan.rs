@@ -94,20 +94,24 @@ struct Task<'a> {
 
 impl Task<'_> {
     fn growing(&self, set: &GrowingSet) -> Result<()> {
-        let search = |first: usize| Ok(drop(black_box(set.search(&exact(self.query(first)))?)));
-        self.report("growing", 1, search)
+        self.report("growing", 1, |first| {
+            black_box(set.search(&exact(self.query(first)))?);
+            Ok(())
+        })
     }
 
     fn segment(&self, segment: &Segment) -> Result<()> {
         let none = RoaringBitmap::new();
         self.report("segment", 1, |first| {
-            Ok(drop(black_box(segment.search(&exact(self.query(first)), &none)?)))
+            black_box(segment.search(&exact(self.query(first)), &none)?);
+            Ok(())
         })?;
         for batch in BATCHES {
             self.report("segment", batch, |first| {
                 let queries: Vec<Query<'_>> =
                     (first..first + batch).map(|at| exact(self.query(at))).collect();
-                Ok(drop(black_box(segment.search_batch(&queries, &none)?)))
+                black_box(segment.search_batch(&queries, &none)?);
+                Ok(())
             })?;
         }
         Ok(())

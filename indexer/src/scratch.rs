@@ -31,14 +31,12 @@ impl Scratch {
         tokio::fs::create_dir_all(&parent).await?;
         let mut entries = tokio::fs::read_dir(&parent).await?;
         while let Some(entry) = entries.next_entry().await? {
-            let name = entry.file_name();
-            let older = name.to_str().and_then(|n| n.parse::<SegmentId>().ok());
-            if older.is_some_and(|older| older.epoch < run.epoch) {
-                match tokio::fs::remove_dir_all(entry.path()).await {
-                    Ok(()) => {}
-                    Err(e) if is_in_use(e.kind()) => {}
-                    Err(e) => return Err(e),
-                }
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            match name.parse::<SegmentId>() {
+                Ok(older) if older.epoch < run.epoch => take(&entry.path(), &parent, run).await?,
+                // left by an owner that ended while it removed it
+                Err(_) if name.starts_with(TAKEN) => remove(&entry.path()).await?,
+                _ => {}
             }
         }
         let dir = parent.join(run.to_string());
@@ -58,10 +56,29 @@ impl Scratch {
     }
 }
 
-/// Whether a directory is being emptied or filled by its owner, whose build has not yet noticed that it is fenced:
-/// the owner removes it, or else whoever comes next.
-fn is_in_use(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty)
+/// How the names of directories begin that were taken from their owners.
+const TAKEN: &str = "taken-";
+
+/// Removes the directory of an older run. It is moved away first: its owner finds its files whole, or finds that its
+/// directory is gone and so that it is fenced, and nothing in between.
+async fn take(dir: &Path, parent: &Path, by: SegmentId) -> io::Result<()> {
+    let Some(name) = dir.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+    let taken = parent.join(format!("{TAKEN}{by}-{name}"));
+    match tokio::fs::rename(dir, &taken).await {
+        Ok(()) => remove(&taken).await,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes what was taken; what another owner removes too, or fills at this very moment, goes with the next owner.
+async fn remove(dir: &Path) -> io::Result<()> {
+    match tokio::fs::remove_dir_all(dir).await {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
 }
 
 impl ScratchFile {
@@ -120,11 +137,22 @@ mod tests {
                     }
                 });
                 let next = SegmentId::first_of(Epoch(epoch + 1));
+                // whatever its owner finds, a file that is gone means that its directory is
+                let owner = scope.spawn(|| {
+                    let file = old.file();
+                    while std::fs::write(file.path(), b"x").is_ok() {
+                        if !file.path().exists() {
+                            break;
+                        }
+                    }
+                    !old.0.dir.exists()
+                });
                 let opened = tokio::task::block_in_place(|| {
                     tokio::runtime::Handle::current().block_on(Scratch::open(root.path(), &partition, next))
                 });
                 stop.store(true, Ordering::Relaxed);
                 writer.join().unwrap();
+                assert!(owner.join().unwrap(), "a file was gone and its directory was not");
                 assert!(opened.is_ok(), "{:?}", opened.err());
             });
         }

@@ -66,7 +66,6 @@ struct Slot {
     key: Box<str>,
     offset: Offset,
     timestamp: Timestamp,
-    inverse_norm: f32,
     metadata: Metadata,
     fields: FieldValues,
 }
@@ -86,6 +85,8 @@ impl Slot {
 #[derive(Debug, Default)]
 struct Chunk {
     vectors: Vec<f32>,
+    /// 1 / length of each vector under cosine; beside the slots, so that a scan reads nothing but this and vectors.
+    inverse_norms: Vec<Option<f32>>,
     slots: Vec<Option<Slot>>,
 }
 
@@ -160,7 +161,7 @@ impl GrowingSet {
         let vector = vector.into_inner();
         assert_eq!(vector.len(), self.schema.dimension.get(), "a vector of another index");
         let inverse_norm = if self.schema.metric == Metric::Cosine { inverse_norm(&vector) } else { 0.0 };
-        let slot = Slot { key: key.into(), offset, timestamp, inverse_norm, metadata, fields };
+        let slot = Slot { key: key.into(), offset, timestamp, metadata, fields };
         self.heap += slot.heap_bytes();
         self.live += 1;
         if let Some(row) = self.free.pop() {
@@ -168,6 +169,7 @@ impl GrowingSet {
             let dimension = vector.len();
             let chunk = &mut self.chunks[chunk];
             chunk.vectors[at * dimension..][..dimension].copy_from_slice(&vector);
+            chunk.inverse_norms[at] = Some(inverse_norm);
             chunk.slots[at] = Some(slot);
             return row;
         }
@@ -178,13 +180,16 @@ impl GrowingSet {
         let before = self.chunks.len() - 1;
         let chunk = &mut self.chunks[before];
         chunk.vectors.extend_from_slice(&vector);
+        chunk.inverse_norms.push(Some(inverse_norm));
         chunk.slots.push(Some(slot));
         ((before << self.chunk_shift) + chunk.slots.len() - 1) as u32
     }
 
     fn release(&mut self, row: u32) {
         let (chunk, at) = self.locate(row);
-        if let Some(slot) = self.chunks[chunk].slots[at].take() {
+        let chunk = &mut self.chunks[chunk];
+        chunk.inverse_norms[at] = None;
+        if let Some(slot) = chunk.slots[at].take() {
             self.heap -= slot.heap_bytes();
             self.live -= 1;
             self.free.push(row);
@@ -208,7 +213,7 @@ impl GrowingSet {
     /// Bytes that the set takes, tombstones and free places included.
     pub fn bytes(&self) -> usize {
         let places: usize = self.chunks.iter().map(|c| c.slots.len()).sum();
-        let place = self.schema.dimension.get() * 4 + size_of::<Option<Slot>>();
+        let place = self.schema.dimension.get() * 4 + size_of::<Option<Slot>>() + size_of::<Option<f32>>();
         let known = (size_of::<Key>() + size_of::<Known>() + 1) * 2;
         self.heap + places * place + self.keys.len() * known + self.free.len() * 4
     }
@@ -278,15 +283,18 @@ impl GrowingSet {
         let dimension = self.schema.dimension.get();
         let scorer = Scorer::new(self.schema.metric, query.vector.as_slice());
         let mut top = TopK::new(query.k, self.live);
-        for (seen, (chunk, at, row, slot)) in self.slots().enumerate() {
-            if seen.is_multiple_of(256) {
-                query.check_cancelled()?;
+        for (chunk, first) in self.chunks.iter().zip((0u32..).step_by(1 << self.chunk_shift)) {
+            let vectors = chunk.vectors.chunks_exact(dimension).zip(&chunk.inverse_norms);
+            for (at, (vector, inverse_norm)) in vectors.enumerate() {
+                if at.is_multiple_of(256) {
+                    query.check_cancelled()?;
+                }
+                let Some(inverse_norm) = inverse_norm else { continue };
+                let matches = |filter| chunk.slots[at].as_ref().is_some_and(|slot| passes(filter, slot));
+                if query.filter.is_none_or(matches) {
+                    top.offer(Near::new(scorer.distance(vector, *inverse_norm), first + at as u32));
+                }
             }
-            if query.filter.is_some_and(|filter| !passes(filter, slot)) {
-                continue;
-            }
-            let vector = &chunk.vectors[at * dimension..][..dimension];
-            top.offer(Near::new(scorer.distance(vector, slot.inverse_norm), row));
         }
         Ok(top.into_hits(&scorer, query.bound))
     }

@@ -19,21 +19,25 @@ pub(crate) fn inverse_norm(vector: &[f32]) -> f32 {
 pub(crate) struct Scorer<'a> {
     metric: Metric,
     kernel: fn(&[f32], &[f32]) -> f32,
+    kernel4: fn([&[f32]; 4], &[f32]) -> [f32; 4],
     query: Cow<'a, [f32]>,
 }
 
 impl<'a> Scorer<'a> {
     pub(crate) fn new(metric: Metric, query: &'a [f32]) -> Self {
         let kernels = kernels();
-        let (kernel, query) = match metric {
+        let (kernel, kernel4) = match metric {
+            Metric::Cosine | Metric::Dot => (kernels.dot, kernels.dot4),
+            Metric::L2 => (kernels.l2, kernels.l2_4),
+        };
+        let query = match metric {
             Metric::Cosine => {
                 let inverse = inverse_norm(query);
-                (kernels.dot, Cow::Owned(query.iter().map(|c| c * inverse).collect()))
+                Cow::Owned(query.iter().map(|c| c * inverse).collect())
             }
-            Metric::Dot => (kernels.dot, Cow::Borrowed(query)),
-            Metric::L2 => (kernels.l2, Cow::Borrowed(query)),
+            Metric::Dot | Metric::L2 => Cow::Borrowed(query),
         };
-        Self { metric, kernel, query }
+        Self { metric, kernel, kernel4, query }
     }
 
     /// What rows are compared with: normalised under cosine.
@@ -44,7 +48,18 @@ impl<'a> Scorer<'a> {
     /// The rank distance of a row; `inverse_norm` is looked at under cosine only.
     #[inline]
     pub(crate) fn distance(&self, vector: &[f32], inverse_norm: f32) -> f32 {
-        let raw = (self.kernel)(&self.query, vector);
+        self.ranked((self.kernel)(vector, &self.query), inverse_norm)
+    }
+
+    /// The rank distances of four rows, to the last bit those of each alone.
+    #[inline]
+    pub(crate) fn distances4(&self, vectors: [&[f32]; 4], inverse_norms: [f32; 4]) -> [f32; 4] {
+        let raw = (self.kernel4)(vectors, &self.query);
+        std::array::from_fn(|at| self.ranked(raw[at], inverse_norms[at]))
+    }
+
+    #[inline]
+    fn ranked(&self, raw: f32, inverse_norm: f32) -> f32 {
         match self.metric {
             Metric::Cosine => -(raw * inverse_norm),
             Metric::Dot => -raw,

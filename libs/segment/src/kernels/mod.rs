@@ -15,6 +15,7 @@ mod x86;
 use std::sync::OnceLock;
 
 type Kernel = fn(&[f32], &[f32]) -> f32;
+type Kernel4 = fn([&[f32]; 4], &[f32]) -> [f32; 4];
 
 /// The kernels of one instruction set.
 #[derive(Debug, Clone, Copy)]
@@ -25,9 +26,19 @@ pub(crate) struct Kernels {
     pub(crate) dot: Kernel,
     /// Squared Euclidean distance.
     pub(crate) l2: Kernel,
+    /// The dot products of four rows with one vector; to the last bit what `dot` gives for each.
+    pub(crate) dot4: Kernel4,
+    /// The squared distances of four rows to one vector; to the last bit what `l2` gives for each.
+    pub(crate) l2_4: Kernel4,
 }
 
-const PLAIN: Kernels = Kernels { name: "plain", dot: plain::dot, l2: plain::l2 };
+const PLAIN: Kernels = Kernels {
+    name: "plain",
+    dot: plain::dot,
+    l2: plain::l2,
+    dot4: |rows, b| rows.map(|row| plain::dot(row, b)),
+    l2_4: |rows, b| rows.map(|row| plain::l2(row, b)),
+};
 
 /// The kernels that this machine can run, fastest first; the last is always the plain one.
 fn available() -> Vec<Kernels> {
@@ -35,15 +46,33 @@ fn available() -> Vec<Kernels> {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
-            found.push(Kernels { name: "avx512", dot: x86::dot_avx512, l2: x86::l2_avx512 });
+            found.push(Kernels {
+                name: "avx512",
+                dot: x86::dot_avx512,
+                l2: x86::l2_avx512,
+                dot4: x86::dot4_avx512,
+                l2_4: x86::l2_4_avx512,
+            });
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            found.push(Kernels { name: "avx2", dot: x86::dot_avx2, l2: x86::l2_avx2 });
+            found.push(Kernels {
+                name: "avx2",
+                dot: x86::dot_avx2,
+                l2: x86::l2_avx2,
+                dot4: |rows, b| rows.map(|row| x86::dot_avx2(row, b)),
+                l2_4: |rows, b| rows.map(|row| x86::l2_avx2(row, b)),
+            });
         }
     }
     #[cfg(target_arch = "aarch64")]
     if std::arch::is_aarch64_feature_detected!("neon") {
-        found.push(Kernels { name: "neon", dot: neon::dot, l2: neon::l2 });
+        found.push(Kernels {
+            name: "neon",
+            dot: neon::dot,
+            l2: neon::l2,
+            dot4: |rows, b| rows.map(|row| neon::dot(row, b)),
+            l2_4: |rows, b| rows.map(|row| neon::l2(row, b)),
+        });
     }
     found.push(PLAIN);
     found
@@ -105,6 +134,12 @@ mod tests {
             let n = a.len();
             assert!((got_dot - dot).abs() <= 1e-5 * size + 1e-37, "{} dot {n}: {got_dot} {dot}", kernel.name);
             assert!((got_l2 - l2).abs() <= 1e-5 * l2 + 1e-37, "{} l2 {n}: {got_l2} {l2}", kernel.name);
+            let reversed: Vec<f32> = a.iter().rev().copied().collect();
+            let rows = [a, &reversed, b, a];
+            for (four, one) in [(kernel.dot4, kernel.dot), (kernel.l2_4, kernel.l2)] {
+                let bits = |values: [f32; 4]| values.map(f32::to_bits);
+                assert_eq!(bits(four(rows, b)), bits(rows.map(|row| one(row, b))), "{} {n}", kernel.name);
+            }
         }
     }
 
@@ -136,6 +171,8 @@ mod tests {
         for kernel in available() {
             assert_eq!((kernel.dot)(&[1.0; 40], &[1.0; 33]), 33.0, "{}", kernel.name);
             assert_eq!((kernel.l2)(&[1.0; 3], &[2.0; 50]), 3.0, "{}", kernel.name);
+            let rows: [&[f32]; 4] = [&[1.0; 70], &[1.0; 64], &[1.0; 2], &[1.0; 66]];
+            assert_eq!((kernel.dot4)(rows, &[1.0; 66]), [66.0, 64.0, 2.0, 66.0], "{}", kernel.name);
         }
     }
 

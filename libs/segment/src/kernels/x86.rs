@@ -15,6 +15,17 @@ macro_rules! kernel {
     };
 }
 
+macro_rules! kernel4 {
+    ($name:ident, $inner:ident) => {
+        pub(super) fn $name(rows: [&[f32]; 4], b: &[f32]) -> [f32; 4] {
+            // SAFETY: handed out by `available` only after the features were detected on this machine.
+            unsafe { $inner(rows, b) }
+        }
+    };
+}
+
+kernel4!(dot4_avx512, inner_dot4_avx512);
+kernel4!(l2_4_avx512, inner_l2_4_avx512);
 kernel!(dot_avx512, inner_dot_avx512);
 kernel!(l2_avx512, inner_l2_avx512);
 kernel!(dot_avx2, inner_dot_avx2);
@@ -63,6 +74,58 @@ macro_rules! avx512 {
 
 avx512!(inner_dot_avx512, |x, y, sum| _mm512_fmadd_ps(x, y, *sum));
 avx512!(inner_l2_avx512, |x, y, sum| {
+    let d = _mm512_sub_ps(x, y);
+    _mm512_fmadd_ps(d, d, *sum)
+});
+
+/// Four rows at once, so that `b` is read once for all; sums are made in the order of the kernel for one row.
+macro_rules! avx512_4 {
+    ($name:ident, $one:ident, |$x:ident, $y:ident, $sum:ident| $step:expr) => {
+        #[target_feature(enable = "avx512f")]
+        fn $name(rows: [&[f32]; 4], b: &[f32]) -> [f32; 4] {
+            let n = b.len();
+            if rows.iter().any(|row| row.len() != n) {
+                return rows.map(|row| $one(row, b));
+            }
+            let pb = b.as_ptr();
+            let mut sums = [[_mm512_setzero_ps(); 4]; 4];
+            let mut at = 0;
+            while at + 64 <= n {
+                for i in 0..4 {
+                    // SAFETY: at + 64 <= n, so sixteen floats from at + 16 * i on lie in `b` and in every row.
+                    let $y = unsafe { _mm512_loadu_ps(pb.add(at + 16 * i)) };
+                    for (row, sums) in rows.iter().zip(&mut sums) {
+                        // SAFETY: as above.
+                        let $x = unsafe { _mm512_loadu_ps(row.as_ptr().add(at + 16 * i)) };
+                        let $sum = &mut sums[i];
+                        *$sum = $step;
+                    }
+                }
+                at += 64;
+            }
+            let mut i = 0;
+            while at < n {
+                let mask = lanes(n - at);
+                // SAFETY: the mask keeps the load within the n - at floats that are left of all.
+                let $y = unsafe { _mm512_maskz_loadu_ps(mask, pb.add(at)) };
+                for (row, sums) in rows.iter().zip(&mut sums) {
+                    // SAFETY: as above.
+                    let $x = unsafe { _mm512_maskz_loadu_ps(mask, row.as_ptr().add(at)) };
+                    let $sum = &mut sums[i % 4];
+                    *$sum = $step;
+                }
+                at += 16;
+                i += 1;
+            }
+            sums.map(|[s0, s1, s2, s3]| {
+                _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)))
+            })
+        }
+    };
+}
+
+avx512_4!(inner_dot4_avx512, inner_dot_avx512, |x, y, sum| _mm512_fmadd_ps(x, y, *sum));
+avx512_4!(inner_l2_4_avx512, inner_l2_avx512, |x, y, sum| {
     let d = _mm512_sub_ps(x, y);
     _mm512_fmadd_ps(d, d, *sum)
 });

@@ -64,10 +64,13 @@ impl Segment {
             if block.is_empty() {
                 break;
             }
-            for ((vectors, top), query) in parts.iter_mut().zip(queries) {
+            for (at, ((vectors, top), query)) in parts.iter_mut().zip(queries).enumerate() {
                 query.check_cancelled()?;
                 lengths.clear();
-                vectors.distances(&block, &mut lengths);
+                match at {
+                    0 => vectors.distances_in_turn(&block, &mut lengths),
+                    _ => vectors.distances_at_hand(&block, &mut lengths),
+                }
                 block.iter().zip(&lengths).for_each(|(row, length)| top.offer(Near::new(*length, *row)));
             }
         }

@@ -34,9 +34,13 @@ impl<'a> ByVector<'a> {
     }
 
     #[inline]
+    fn norm(&self, row: u32) -> f32 {
+        self.norms.get(row as usize).copied().unwrap_or_default()
+    }
+
+    #[inline]
     fn distance(&self, row: u32) -> f32 {
-        let norm = self.norms.get(row as usize).copied().unwrap_or_default();
-        self.scorer.distance(self.vector(row), norm)
+        self.scorer.distance(self.vector(row), self.norm(row))
     }
 
     /// The nearest `k` of `rows`, best first.
@@ -51,6 +55,16 @@ impl<'a> ByVector<'a> {
         }
         top.into_sorted()
     }
+
+    /// The distances of rows that are in the caches already.
+    pub(super) fn distances_at_hand(&self, rows: &[u32], out: &mut Vec<f32>) {
+        let (fours, rest) = rows.as_chunks::<4>();
+        for four in fours {
+            let norms = four.map(|row| self.norm(row));
+            out.extend(self.scorer.distances4(four.map(|row| self.vector(row)), norms));
+        }
+        out.extend(rest.iter().map(|row| self.distance(*row)));
+    }
 }
 
 impl Distances for ByVector<'_> {
@@ -62,5 +76,10 @@ impl Distances for ByVector<'_> {
             }
             out.push(self.distance(*row));
         }
+    }
+
+    fn distances_in_turn(&self, rows: &[u32], out: &mut Vec<f32>) {
+        // the processor reads ahead by itself, and better than it is told to
+        out.extend(rows.iter().map(|row| self.distance(*row)));
     }
 }

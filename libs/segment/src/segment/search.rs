@@ -57,6 +57,11 @@ impl Live<'_> {
 /// Distances of a query to rows by number, by whatever is compared.
 pub(super) trait Distances {
     fn distances(&self, rows: &[u32], out: &mut Vec<f32>);
+
+    /// The same for rows that lie one after another, or nearly so.
+    fn distances_in_turn(&self, rows: &[u32], out: &mut Vec<f32>) {
+        self.distances(rows, out);
+    }
 }
 
 impl Segment {
@@ -184,19 +189,22 @@ impl Search<'_> {
     /// Compares the query with every live row.
     fn scan(&self, distances: &impl Distances, wanted: usize) -> Result<Vec<Near>, Cancelled> {
         let rows = 0..self.segment.meta.rows;
+        let in_turn = |rows: &[u32], out: &mut Vec<f32>| distances.distances_in_turn(rows, out);
         match self.live {
-            Live::All => self.scan_rows(rows, distances, wanted),
+            Live::All => self.scan_rows(rows, in_turn, wanted),
             Live::AllBut(deleted) => {
-                self.scan_rows(rows.filter(|row| !deleted.contains(*row)), distances, wanted)
+                self.scan_rows(rows.filter(|row| !deleted.contains(*row)), in_turn, wanted)
             }
-            Live::These(rows) => self.scan_rows(rows.iter(), distances, wanted),
+            Live::These(rows) => {
+                self.scan_rows(rows.iter(), |rows, out| distances.distances(rows, out), wanted)
+            }
         }
     }
 
     fn scan_rows(
         &self,
         mut rows: impl Iterator<Item = u32>,
-        distances: &impl Distances,
+        distances: impl Fn(&[u32], &mut Vec<f32>),
         wanted: usize,
     ) -> Result<Vec<Near>, Cancelled> {
         let mut top = TopK::new(wanted, self.count);
@@ -210,7 +218,7 @@ impl Search<'_> {
             }
             self.query.check_cancelled()?;
             lengths.clear();
-            distances.distances(&batch, &mut lengths);
+            distances(&batch, &mut lengths);
             batch.iter().zip(&lengths).for_each(|(row, distance)| top.offer(Near::new(*distance, *row)));
         }
     }
