@@ -11,7 +11,17 @@ use anyhow::{Result, bail};
 use crate::report::Report;
 use crate::shell::{cargo, command, root, run};
 
-const TARGETS: &[&str] = &["segment_open", "segment_footer", "segment_roundtrip"];
+/// A target, and its longest input in bytes.
+struct Target {
+    name: &'static str,
+    longest: u32,
+}
+
+const TARGETS: [Target; 3] = [
+    Target { name: "segment_open", longest: 65_536 },
+    Target { name: "segment_footer", longest: 65_536 },
+    Target { name: "segment_roundtrip", longest: 2048 },
+];
 
 /// What is compiled in: coverage of every edge and of comparisons, and a check of every access to memory.
 const RUSTFLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -19,21 +29,18 @@ const RUSTFLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing -Zsanitizer=address";
 /// Segments of every released form: more to start from.
 const RELEASED: [&str; 2] = ["libs/segment/tests/compat_data/v1", "libs/segment/tests/compat_data/v1_codes"];
-pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// Runs `targets`, or all, each for `seconds`; with `keep` what reached new code joins the kept corpus.
-pub(crate) fn fuzz(targets: &[String], seconds: u64, keep: bool) -> Result<()> {
-    if let Some(unknown) = targets.iter().find(|t| !TARGETS.contains(&t.as_str())) {
-        bail!("there is no fuzz target {unknown}; there are {}", TARGETS.join(", "));
+/// Runs `targets`, or all, each for `seconds`.
+pub(crate) fn fuzz(targets: &[String], seconds: u64) -> Result<()> {
+    if let Some(unknown) = targets.iter().find(|name| TARGETS.iter().all(|t| t.name != **name)) {
+        bail!("there is no fuzz target {unknown}; there are {}", TARGETS.map(|t| t.name).join(", "));
     }
     let mut report = Report::default();
     if report.step("build", build) {
-        for target in TARGETS.iter().filter(|t| targets.is_empty() || targets.iter().any(|name| name == **t))
-        {
-            let passed = report.step(target, || fuzz_one(target, seconds));
-            if passed && keep {
-                report.step(&format!("{target}: the corpus"), || keep_corpus(target));
-            }
+        let chosen = |t: &&Target| targets.is_empty() || targets.iter().any(|name| name == t.name);
+        for target in TARGETS.iter().filter(chosen) {
+            report.step(target.name, || fuzz_one(target, seconds));
         }
     }
     report.finish()
@@ -62,32 +69,25 @@ fn found(target: &str) -> PathBuf {
     root().join("target/fuzz/corpus").join(target)
 }
 
-fn fuzz_one(target: &str, seconds: u64) -> Result<()> {
-    let crashes = root().join("target/fuzz/crashes").join(target);
-    for folder in [&crashes, &found(target), &kept(target)] {
+fn fuzz_one(target: &Target, seconds: u64) -> Result<()> {
+    let crashes = root().join("target/fuzz/crashes").join(target.name);
+    for folder in [&crashes, &found(target.name), &kept(target.name)] {
         fs::create_dir_all(folder)?;
     }
-    // files are written and synced in a target's every run
-    let scratch = Path::new("/dev/shm");
-    let mut fuzzer = command(program(target), &[]);
-    fuzzer.arg(found(target)).arg(kept(target));
-    if target == "segment_open" {
+    let mut fuzzer = command(program(target.name), &[]);
+    fuzzer.arg(found(target.name)).arg(kept(target.name));
+    if target.name == "segment_open" {
         fuzzer.args(RELEASED);
     }
     fuzzer
-        .args([&format!("-max_total_time={seconds}"), "-max_len=65536", "-timeout=10"])
-        .args(["-rss_limit_mb=2048", "-malloc_limit_mb=64", "-print_final_stats=1", "-reload=0"])
-        .arg(format!("-artifact_prefix={}/", crashes.display()))
-        .env("RAYON_NUM_THREADS", "2");
+        .args([format!("-max_total_time={seconds}"), format!("-max_len={}", target.longest)])
+        .args(["-len_control=0", "-timeout=10", "-rss_limit_mb=2048", "-malloc_limit_mb=64"])
+        .args(["-print_final_stats=1", "-reload=0"])
+        .arg(format!("-artifact_prefix={}/", crashes.display()));
+    // files are written and synced in every run
+    let scratch = Path::new("/dev/shm");
     if scratch.is_dir() {
         fuzzer.env("TMPDIR", scratch);
     }
     run(fuzzer)
-}
-
-/// Takes over from what was found whatever reaches code that the kept corpus does not.
-fn keep_corpus(target: &str) -> Result<()> {
-    let mut merge = command(program(target), &["-merge=1", "-max_len=65536"]);
-    merge.arg(kept(target)).arg(found(target));
-    run(merge)
 }

@@ -84,9 +84,6 @@ enum Chore {
         /// How long each runs.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
-        /// Takes what reached new code into the kept corpus.
-        #[arg(long)]
-        keep: bool,
     },
     /// Runs what miri can run under it; needs the nightly toolchain.
     Miri,
@@ -129,7 +126,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Planted { all: true, .. } => planted::run(&planted::Choice::All),
         Chore::Planted { rotate: Some(count), .. } => planted::run(&planted::Choice::Rotate(count)),
         Chore::Planted { names, .. } => planted::run(&planted::Choice::Named(names)),
-        Chore::Fuzz { targets, seconds, keep } => fuzz::fuzz(&targets, seconds, keep),
+        Chore::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Chore::Miri => miri::check(),
         Chore::Servers { action: Action::Start { s3 } } => servers::start_and_print(s3),
         Chore::Servers { action: Action::Stop } => servers::stop_all(),

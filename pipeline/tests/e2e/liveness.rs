@@ -172,7 +172,7 @@ async fn liv_1_a_partition_waits_while_dead_letters_cannot_be_stored(set_up: Set
     // what is written meanwhile stands behind the bad message, and is told all the same
     let more: Vec<_> = (0..20).map(|_| good(&mut random, TROUBLED)).collect();
     written.extend(more.iter().cloned());
-    world.log.flood(&world.index, more);
+    world.log.flood(&world.index, more.into_iter());
     tokio::time::sleep(Duration::from_secs(5)).await;
     let ends = world.log.ends(&world.index);
     let first_bad = written

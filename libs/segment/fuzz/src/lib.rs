@@ -9,6 +9,13 @@ pub mod counting;
 
 use sluice_segment::{Segment, SegmentError};
 
+/// Lets graphs be built on the fuzzer's own thread: an input does the same whenever it runs, the counter sees all of it,
+/// and nothing waits for another thread.
+pub fn alone() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread();
+    pool.build_global().expect("nobody has made a pool yet");
+}
+
 /// Opens `bytes`; panics when that takes more memory than twice their length and a MiB.
 pub fn open(bytes: &[u8]) -> Result<Segment, SegmentError> {
     let (opened, held) = counting::peak(|| Segment::from_bytes(bytes));

@@ -7,9 +7,9 @@ use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use sluice_segment_fuzz::common::Random;
 use sluice_segment_fuzz::common::forge::{Part, assemble, seal, try_sections};
 use sluice_segment_fuzz::common::usage::merge_with_itself;
-use sluice_segment_fuzz::{open, read_all};
+use sluice_segment_fuzz::{alone, open, read_all};
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: alone(), |data: &[u8]| {
     try_all(data);
     let mut forged = data.to_vec();
     seal(&mut forged);
