@@ -247,7 +247,7 @@ async fn liv_4_a_build_that_does_not_return_is_told_until_it_does() {
     let bench = Bench::new();
     let log = Log::upserts(0..3);
     // both threads of the lane are taken, so that the seal waits for as long as the test likes
-    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let (release, wait) = std::sync::mpsc::sync_channel::<()>(2);
     let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
     let blocked: Vec<_> = (0..2)
         .map(|_| {
