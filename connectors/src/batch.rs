@@ -6,9 +6,9 @@
 
 use sluice_core::budget::PartitionBudget;
 use sluice_core::channel::while_blocked;
-use sluice_core::{BytePermit, Offset, Receiver, Record, RecordBatch, TopicPartition};
+use sluice_core::{BytePermit, Offset, Receiver, Record, RecordBatch, Timestamp, TopicPartition};
 
-use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::dead_letter::DeadLetter;
 use crate::decode::{Decoder, RawMessage, Reject};
 use crate::error::LogError;
 use crate::metrics;
@@ -46,7 +46,9 @@ pub(crate) struct Batcher {
     /// Of records and of letters apart: the letters' bytes are free once they are stored.
     charged: [Charge; 2],
     message_bytes: u64,
-    carried: Option<Item>,
+    /// Time of the oldest message that was kept and not handed on.
+    oldest: Option<Timestamp>,
+    carried: Option<(Item, Timestamp)>,
 }
 
 #[derive(Default)]
@@ -79,6 +81,7 @@ pub(crate) struct Filled {
     next_offset: Offset,
     permit: BytePermit,
     message_bytes: u64,
+    oldest: Option<Timestamp>,
     _letters_permit: BytePermit,
 }
 
@@ -94,6 +97,7 @@ impl Batcher {
             letters: Vec::new(),
             charged: Default::default(),
             message_bytes: 0,
+            oldest: None,
             carried: None,
         }
     }
@@ -116,11 +120,11 @@ impl Batcher {
         };
         let bytes = item.bytes();
         if self.charged[item.kind()].add(bytes, &self.budget) {
-            self.keep(item, message.offset);
+            self.keep(item, message.offset, message.timestamp);
             !self.is_full()
         } else {
             // its offset is passed only when it is kept
-            self.carried = Some(item);
+            self.carried = Some((item, message.timestamp));
             false
         }
     }
@@ -144,6 +148,7 @@ impl Batcher {
             next_offset: self.next_offset,
             permit: records.permit,
             message_bytes: std::mem::take(&mut self.message_bytes),
+            oldest: self.oldest.take(),
             _letters_permit: letters.permit,
         })
     }
@@ -151,7 +156,7 @@ impl Batcher {
     /// Waits for the bytes of the message that did not fit, and takes it in. Call it after [`Batcher::take`], when
     /// nothing else is held.
     pub(crate) async fn settle(&mut self) {
-        let Some(bytes) = self.carried.as_ref().map(Item::bytes) else { return };
+        let Some(bytes) = self.carried.as_ref().map(|(item, _)| item.bytes()) else { return };
         // a batch that was begun and refused its first message may hold a part of the budget: give it back
         self.charged = Default::default();
         let permit = match self.budget.try_acquire(bytes) {
@@ -161,13 +166,13 @@ impl Batcher {
                     .await
             }
         };
-        if let Some(item) = self.carried.take() {
+        if let Some((item, timestamp)) = self.carried.take() {
             self.charged[item.kind()] = Charge { used: bytes, permit };
             let offset = match &item {
                 Item::Record(record) => record.offset,
                 Item::Letter(letter) => letter.offset,
             };
-            self.keep(item, offset);
+            self.keep(item, offset, timestamp);
         }
     }
 
@@ -182,8 +187,9 @@ impl Batcher {
         self.records.len() + self.letters.len() >= self.limits.max_records || bytes >= self.limits.max_bytes
     }
 
-    fn keep(&mut self, item: Item, offset: Offset) {
+    fn keep(&mut self, item: Item, offset: Offset, timestamp: Timestamp) {
         self.next_offset = offset.next();
+        self.oldest = self.oldest.into_iter().chain([timestamp]).min();
         match item {
             Item::Record(record) => self.records.push(record),
             Item::Letter(letter) => self.letters.push(*letter),
@@ -195,14 +201,16 @@ impl Filled {
     /// Stores the dead letters, then gives the batch that covers them.
     pub(crate) async fn finish(
         self,
-        at: &TopicPartition,
+        request: &ReadRequest,
         log_end: Offset,
-        dead_letters: &dyn DeadLetters,
     ) -> Result<RecordBatch, LogError> {
+        let at = &request.at;
         let count = self.letters.len() as u64;
         if count > 0 {
             let codes: Vec<_> = self.letters.iter().map(|l| l.reject.code).collect();
-            dead_letters.store(self.letters).await?;
+            request.held_back.send_replace(self.oldest);
+            request.dead_letters.store(self.letters).await?;
+            request.held_back.send_replace(None);
             codes.into_iter().for_each(|code| metrics::dead_letter(at, code));
         }
         // what only covers letters and gaps needs no bytes any more
@@ -264,13 +272,14 @@ mod tests {
     use async_trait::async_trait;
     use futures::FutureExt;
     use proptest::prelude::*;
-    use sluice_core::{
-        ByteBudget, Dimension, Format, Metadata, Metric, PartitionId, Schema, Timestamp, TopicName,
-    };
+    use sluice_core::{ByteBudget, Dimension, Format, Metadata, Metric, PartitionId, Schema, TopicName};
+    use tokio::sync::Notify;
 
     use super::*;
+    use crate::dead_letter::DeadLetters;
     use crate::decode::DecodeLimits;
     use crate::encode;
+    use crate::source::HeldBack;
 
     #[derive(Default)]
     struct Offsets(Mutex<Vec<u64>>);
@@ -296,6 +305,7 @@ mod tests {
             decoder: Decoder { format: Format::Auto, schema: schema.into(), limits: DecodeLimits::default() },
             budget: budget.unreserved(),
             dead_letters: letters,
+            held_back: HeldBack::default(),
             limits,
         }
     }
@@ -329,9 +339,47 @@ mod tests {
         }
         assert!(batcher.offer(message(8, &good)));
         let filled = batcher.take(Offset(0)).unwrap();
-        let batch = filled.finish(&request.at, Offset(9), letters.as_ref()).now_or_never().unwrap().unwrap();
+        let batch = filled.finish(&request, Offset(9)).now_or_never().unwrap().unwrap();
         assert_eq!((batch.next_offset, batch.dead_letters, batch.records.len()), (Offset(9), 3, 1));
         assert_eq!(*letters.0.lock().unwrap(), [5, 6, 7]);
+    }
+
+    /// Takes no letter before it is told to.
+    #[derive(Default)]
+    struct Shut(Notify);
+
+    #[async_trait]
+    impl DeadLetters for Shut {
+        async fn store(&self, _: Vec<DeadLetter>) -> Result<(), LogError> {
+            self.0.notified().await;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn fresh_1_the_oldest_message_that_waits_for_a_dead_letter_is_told_meanwhile() {
+        let budget = ByteBudget::new(1 << 20);
+        let shut = Arc::new(Shut::default());
+        let mut request = request(&budget, BatchLimits::default(), Arc::default());
+        request.dead_letters = shut.clone();
+        let held_back = request.held_back.subscribe();
+        let mut batcher = Batcher::new(&request);
+        for (offset, bad, time) in [(0, false, 70), (1, true, 50), (2, false, 60)] {
+            let value = value((1, bad, 10));
+            batcher.offer(RawMessage {
+                key: Some(b"k"),
+                value: Some(&value),
+                headers: &[],
+                offset: Offset(offset),
+                timestamp: Timestamp(time),
+            });
+        }
+        let mut finish = Box::pin(batcher.take(Offset(0)).unwrap().finish(&request, Offset(9)));
+        assert!(finish.as_mut().now_or_never().is_none());
+        assert_eq!(*held_back.borrow(), Some(Timestamp(50)));
+        shut.0.notify_one();
+        assert_eq!(finish.now_or_never().unwrap().unwrap().next_offset, Offset(3));
+        assert_eq!(*held_back.borrow(), None);
     }
 
     proptest! {
@@ -364,7 +412,7 @@ mod tests {
                         if batcher.is_full() || !batcher.offer(message) { break }
                     }
                     if let Some(filled) = batcher.take(reported) {
-                        let batch = filled.finish(&request.at, Offset(offset), letters.as_ref()).now_or_never();
+                        let batch = filled.finish(&request, Offset(offset)).now_or_never();
                         let batch = batch.unwrap().unwrap();
                         prop_assert!(batch.next_offset > reported);
                         reported = batch.next_offset;

@@ -27,6 +27,6 @@ pub use decode::{DecodeLimits, Decoder, Header, RawMessage, Reject, RejectCode};
 pub use error::LogError;
 pub use log::{Log, LogConfig};
 pub use source::{
-    BatchLimits, BatchStream, LogBounds, Membership, MembershipEvent, Outgoing, Placed, Producer,
+    BatchLimits, BatchStream, HeldBack, LogBounds, Membership, MembershipEvent, Outgoing, Placed, Producer,
     ReadRequest, Source,
 };

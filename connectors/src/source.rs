@@ -38,7 +38,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::Stream;
 use sluice_core::budget::PartitionBudget;
-use sluice_core::{Offset, PartitionId, RecordBatch, TopicName, TopicPartition};
+use sluice_core::{Offset, PartitionId, RecordBatch, Timestamp, TopicName, TopicPartition};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dead_letter::DeadLetters;
@@ -71,6 +71,10 @@ impl Default for BatchLimits {
     }
 }
 
+/// Where a stream tells the time of the oldest message that it holds back until dead letters are stored; `None` while it
+/// holds none. Nothing else says so: no batch comes while they wait.
+pub type HeldBack = watch::Sender<Option<Timestamp>>;
+
 /// What to read, from where, and at whose cost.
 #[derive(Clone)]
 pub struct ReadRequest {
@@ -79,6 +83,7 @@ pub struct ReadRequest {
     pub decoder: Decoder,
     pub budget: PartitionBudget,
     pub dead_letters: Arc<dyn DeadLetters>,
+    pub held_back: HeldBack,
     pub limits: BatchLimits,
 }
 

@@ -87,6 +87,7 @@ async fn read_all(log: &std::sync::Arc<LocalLog>, partition: u32) -> Vec<Record>
         decoder: Decoder { format: Format::Auto, schema: schema.into(), limits: DecodeLimits::default() },
         budget: ByteBudget::new(16 << 20).unreserved(),
         dead_letters: std::sync::Arc::new(TopicDeadLetters::new(log.clone())),
+        held_back: Default::default(),
         limits: BatchLimits::default(),
     };
     let mut stream = log.open(request).unwrap();

@@ -38,7 +38,7 @@ impl Running {
         }
         self.settle_press().await?;
         if let SealStage::Building { .. } = self.seal
-            && let SealStage::Building { frozen, reason, job } = take(&mut self.seal)
+            && let SealStage::Building { frozen, reason, job, .. } = take(&mut self.seal)
         {
             drop(job);
             self.build_seal(frozen, reason, Haste::Flat);

@@ -29,5 +29,5 @@ pub use edge::{NewSegment, Publication, Publisher, SegmentFetch, SegmentState};
 pub use error::{EdgeError, IndexerError};
 pub use pool::{ComputePool, Lane, PoolError};
 pub use recover::Recovered;
-pub use status::{Phase, WorkerStatus};
+pub use status::{Phase, SlowBuild, WorkerStatus};
 pub use worker::{Exit, PartitionWorker, WorkerParams};

@@ -15,6 +15,7 @@ const PUBLISH_SECONDS: &str = "sluice_indexer_publish_seconds";
 const RETRIES: &str = "sluice_indexer_retries_total";
 const FRESHNESS: &str = "sluice_freshness_seconds";
 const LAG: &str = "sluice_indexer_lag_records";
+const SLOW_BUILD: &str = "sluice_indexer_slow_build_seconds";
 const GROWING_RECORDS: &str = "sluice_indexer_growing_records";
 const GROWING_BYTES: &str = "sluice_indexer_growing_bytes";
 const SEGMENTS: &str = "sluice_indexer_segments_count";
@@ -33,6 +34,7 @@ pub fn describe() {
     describe_counter!(RETRIES, "calls to the store that failed and were repeated, by stage");
     describe_gauge!(FRESHNESS, Unit::Seconds, "now minus the time of the oldest unpublished record");
     describe_gauge!(LAG, "records of the log that are not in the newest manifest");
+    describe_gauge!(SLOW_BUILD, Unit::Seconds, "age of a build beyond `ingest.slow_build_after`; else 0");
     describe_gauge!(GROWING_RECORDS, "records in growing sets, that under seal included");
     describe_gauge!(GROWING_BYTES, Unit::Bytes, "bytes that growing sets are charged for");
     describe_gauge!(SEGMENTS, "segments of the newest manifest");
@@ -101,6 +103,7 @@ impl WorkerMetrics {
         let set = |name: &'static str, value: f64| gauge!(name, &self.labels()).set(value);
         set(FRESHNESS, status.freshness_seconds(status.beat));
         set(LAG, status.lag() as f64);
+        set(SLOW_BUILD, status.slow_build.map_or(0.0, |build| status.beat.seconds_since(build.since)));
         set(GROWING_RECORDS, status.growing_records as f64);
         set(GROWING_BYTES, status.growing_bytes as f64);
         set(SEGMENTS, status.segments as f64);

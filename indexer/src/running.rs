@@ -17,7 +17,7 @@ use crate::seal_policy::{self, Decision, SealLimits};
 use crate::snapshot::{Live, Snapshot};
 use crate::stage::{MergeStage, Publishing, SealStage, What, done, take};
 use crate::worker::WorkerParams;
-use crate::{EdgeError, Exit, IndexerError, Phase};
+use crate::{EdgeError, Exit, IndexerError, Phase, SlowBuild};
 
 /// The longest that a worker goes without coming round its loop.
 const BEAT: Duration = Duration::from_secs(1);
@@ -55,6 +55,7 @@ pub(crate) struct Running {
     no_merge_before: Option<Instant>,
     full_since: Option<Instant>,
     gauged: Timestamp,
+    slow_build_after: Duration,
 }
 
 impl Running {
@@ -87,6 +88,7 @@ impl Running {
             no_merge_before: None,
             full_since: None,
             gauged: Timestamp::default(),
+            slow_build_after: params.slow_build_after,
         }
     }
 
@@ -209,7 +211,7 @@ impl Running {
     pub(crate) fn build_seal(&mut self, frozen: Frozen, reason: &'static str, haste: Haste) {
         debug!(partition = %self.builder.context.partition, reason, records = frozen.set.live_len(), "sealing");
         let job = Box::pin(self.builder.clone().seal(Arc::clone(&frozen.set), haste));
-        self.seal = SealStage::Building { frozen, reason, job };
+        self.seal = SealStage::Building { frozen, reason, since: self.builder.context.now(), job };
     }
 
     fn start_merge(&mut self) {
@@ -230,7 +232,7 @@ impl Running {
         let reason = choice.reason.as_str();
         debug!(partition = %self.builder.context.partition, reason, segments = inputs.len(), rows, "merging");
         let job = Box::pin(self.builder.clone().merge(inputs.clone(), permit));
-        self.merge = MergeStage::Building { inputs, reason, job };
+        self.merge = MergeStage::Building { inputs, reason, since: self.builder.context.now(), job };
     }
 
     /// Publishes the seal that is built, else the merge that is: one publication at a time.
@@ -334,12 +336,31 @@ impl Running {
         self.full_since = full.then(Instant::now);
     }
 
+    /// The older build under way, once it has gone on for longer than a build should. It stands in a thread that
+    /// nothing can end: what is to be done, a restart of the process, is somebody else's decision.
+    fn slow_build(&self, now: Timestamp) -> Option<SlowBuild> {
+        let building = [("seal", self.seal.building_since()), ("merge", self.merge.building_since())];
+        let builds = building.into_iter().filter_map(|(what, since)| Some(SlowBuild { what, since: since? }));
+        let limit = self.slow_build_after.as_secs_f64();
+        let oldest = builds.min_by_key(|build| build.since)?;
+        if now.seconds_since(oldest.since) <= limit {
+            return None;
+        }
+        let context = &self.builder.context;
+        if context.progress.borrow().slow_build != Some(oldest) {
+            let seconds = now.seconds_since(oldest.since);
+            warn!(partition = %context.partition, what = oldest.what, seconds, "a build does not return");
+        }
+        Some(oldest)
+    }
+
     /// Tells the outside where the worker stands; gauges once a beat.
     pub(crate) fn report(&mut self, phase: Phase) {
         let context = &self.builder.context;
         let now = context.now();
         let frozen = self.seal.frozen();
         let oldest = frozen.and_then(|f| f.oldest).into_iter().chain(self.growing.oldest()).min();
+        let slow_build = self.slow_build(now);
         context.progress.send_modify(|status| {
             status.phase = phase;
             status.beat = now;
@@ -354,6 +375,7 @@ impl Running {
             status.sealing = frozen.is_some();
             status.merging = !matches!(self.merge, MergeStage::Idle);
             status.oldest_unpublished = oldest;
+            status.slow_build = slow_build;
         });
         if self.gauged == Timestamp::default() || now.seconds_since(self.gauged) >= BEAT.as_secs_f64() {
             self.gauged = now;

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
+use sluice_core::Timestamp;
 
 use crate::IndexerError;
 use crate::build::Made;
@@ -18,7 +19,7 @@ pub(crate) type PressJob = BoxFuture<'static, (Press, Result<Snapshot, IndexerEr
 /// The seal under way; the next one begins when this one is published.
 pub(crate) enum SealStage {
     Idle,
-    Building { frozen: Frozen, reason: &'static str, job: SealJob },
+    Building { frozen: Frozen, reason: &'static str, since: Timestamp, job: SealJob },
     Built { frozen: Frozen, reason: &'static str, made: Option<Made> },
     Publishing { frozen: Frozen, reason: &'static str },
 }
@@ -26,7 +27,7 @@ pub(crate) enum SealStage {
 /// The merge under way.
 pub(crate) enum MergeStage {
     Idle,
-    Building { inputs: Vec<Live>, reason: &'static str, job: MergeJob },
+    Building { inputs: Vec<Live>, reason: &'static str, since: Timestamp, job: MergeJob },
     Built { inputs: Vec<Live>, reason: &'static str, made: Made },
     Publishing { reason: &'static str, rows: u64 },
 }
@@ -55,6 +56,11 @@ impl SealStage {
         }
     }
 
+    /// When the build under way began.
+    pub(crate) fn building_since(&self) -> Option<Timestamp> {
+        if let Self::Building { since, .. } = self { Some(*since) } else { None }
+    }
+
     pub(crate) async fn built(&mut self) -> Result<Option<Made>, IndexerError> {
         match self {
             Self::Building { job, .. } => job.await,
@@ -64,6 +70,11 @@ impl SealStage {
 }
 
 impl MergeStage {
+    /// When the build under way began.
+    pub(crate) fn building_since(&self) -> Option<Timestamp> {
+        if let Self::Building { since, .. } = self { Some(*since) } else { None }
+    }
+
     pub(crate) async fn built(&mut self) -> Result<Made, IndexerError> {
         match self {
             Self::Building { job, .. } => job.await,

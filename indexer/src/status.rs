@@ -17,6 +17,14 @@ pub enum Phase {
     Ended,
 }
 
+/// A build that has not returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct SlowBuild {
+    /// `seal` or `merge`.
+    pub what: &'static str,
+    pub since: Timestamp,
+}
+
 /// The state of a worker as of `beat`.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct WorkerStatus {
@@ -41,6 +49,11 @@ pub struct WorkerStatus {
     pub merging: bool,
     /// Time of the oldest record that is not published; `None` when all are.
     pub oldest_unpublished: Option<Timestamp>,
+    /// Time of the oldest record that has not come, because its reader waits for dead letters to be stored. Set by
+    /// whoever opened the input, and counted in freshness.
+    pub held_back: Option<Timestamp>,
+    /// The seal or merge that has been built for longer than it should, and since when.
+    pub slow_build: Option<SlowBuild>,
     /// When the last manifest was published by this worker.
     pub published_at: Option<Timestamp>,
     /// The last error that was retried or set aside; cleared by the next success.
@@ -52,7 +65,8 @@ pub struct WorkerStatus {
 impl WorkerStatus {
     /// Seconds that the oldest unpublished record has waited at `now`.
     pub fn freshness_seconds(&self, now: Timestamp) -> f64 {
-        self.oldest_unpublished.map_or(0.0, |oldest| now.seconds_since(oldest))
+        let oldest = self.oldest_unpublished.into_iter().chain(self.held_back).min();
+        oldest.map_or(0.0, |oldest| now.seconds_since(oldest))
     }
 
     /// Records of the log that are not in the newest manifest.

@@ -44,6 +44,8 @@ pub struct WorkerParams {
     pub clock: Arc<dyn Clock>,
     /// Where segments are built; may be shared, the worker makes a directory of its own in it.
     pub scratch_dir: PathBuf,
+    /// A build that goes on for longer is told in status, log and metrics.
+    pub slow_build_after: Duration,
     /// How long the worker may take to publish what it holds once it is told to stop.
     pub drain: Duration,
     pub progress: watch::Sender<WorkerStatus>,

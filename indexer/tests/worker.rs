@@ -243,6 +243,43 @@ async fn mem_1_growing_sets_and_merges_are_cut_to_what_their_builds_may_take() {
 }
 
 #[tokio::test]
+async fn liv_4_a_build_that_does_not_return_is_told_until_it_does() {
+    let bench = Bench::new();
+    let log = Log::upserts(0..3);
+    // both threads of the lane are taken, so that the seal waits for as long as the test likes
+    let (release, wait) = std::sync::mpsc::sync_channel::<()>(2);
+    let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+    let blocked: Vec<_> = (0..2)
+        .map(|_| {
+            let (pool, wait) = (bench.pool.clone(), wait.clone());
+            tokio::spawn(
+                async move { pool.run(Lane::Quick, move |_| wait.lock().unwrap().recv().unwrap()).await },
+            )
+        })
+        .collect();
+    let (worker, mut status) = bench.worker();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(worker.run(open_end(log.batches(0, 3)), stop.clone()));
+    status.wait_for(|s| s.applied == Offset(3)).await.unwrap();
+    bench.clock.advance(Duration::from_secs(11));
+    status.wait_for(|s| s.sealing).await.unwrap();
+    assert_eq!(status.borrow().slow_build, None);
+    bench.clock.advance(Duration::from_secs(3601));
+    let seen = status.wait_for(|s| s.slow_build.is_some()).await.unwrap().clone();
+    let build = seen.slow_build.unwrap();
+    assert_eq!((build.what, seen.beat.seconds_since(build.since)), ("seal", 3601.0));
+    release.send(()).unwrap();
+    release.send(()).unwrap();
+    let seen = status.wait_for(|s| s.next_offset == Offset(3)).await.unwrap().clone();
+    assert_eq!(seen.slow_build, None);
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    for job in blocked {
+        job.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn fresh_1_the_oldest_unpublished_record_is_told_until_it_is_published() {
     let bench = Bench::new();
     let log = Log::upserts(0..3);

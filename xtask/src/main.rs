@@ -1,8 +1,9 @@
-//! Chores of the repository: `cargo xtask check | test | campaign | planted | miri | servers`.
+//! Chores of the repository: `cargo xtask check | test | campaign | planted | fuzz | miri | servers`.
 
 mod campaign;
 mod check;
 mod edges;
+mod fuzz;
 mod miri;
 mod planted;
 mod report;
@@ -76,6 +77,14 @@ enum Chore {
         #[arg(long, value_name = "N", conflicts_with = "names")]
         rotate: Option<usize>,
     },
+    /// Feeds damaged and random bytes to the segment format, under the address sanitizer.
+    Fuzz {
+        /// Targets of libs/segment/fuzz; all unless named.
+        targets: Vec<String>,
+        /// How long each runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Runs what miri can run under it; needs the nightly toolchain.
     Miri,
     /// Starts or stops real Kafka and S3 servers on 127.0.0.1.
@@ -117,6 +126,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Planted { all: true, .. } => planted::run(&planted::Choice::All),
         Chore::Planted { rotate: Some(count), .. } => planted::run(&planted::Choice::Rotate(count)),
         Chore::Planted { names, .. } => planted::run(&planted::Choice::Named(names)),
+        Chore::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Chore::Miri => miri::check(),
         Chore::Servers { action: Action::Start { s3 } } => servers::start_and_print(s3),
         Chore::Servers { action: Action::Stop } => servers::stop_all(),

@@ -6,6 +6,7 @@
 
 mod patch;
 mod tests_of;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,8 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use patch::Patch;
+use patch::{Patch, Program};
 use tests_of::{Ended, Programs};
+use traces::Traces;
 
 use crate::report::Report;
 use crate::shell::{command, output, root};
@@ -74,15 +76,15 @@ pub(crate) fn run(choice: &Choice) -> Result<()> {
     let stop = || if interrupted.load(Ordering::Relaxed) { bail!("interrupted") } else { Ok(()) };
     let mut report = Report::default();
     report.step("the tests pass without a bug", || {
-        let mut programs: BTreeMap<&[String], Programs> = BTreeMap::new();
+        let mut programs: BTreeMap<&Program, Programs> = BTreeMap::new();
         for catcher in chosen.iter().flat_map(|p| &p.caught_by) {
             stop()?;
-            let built = match programs.remove(catcher.build.as_slice()) {
+            let built = match programs.remove(&catcher.program) {
                 Some(built) => built,
-                None => Programs::build(&catcher.build)?,
+                None => Programs::build(&catcher.program)?,
             };
             let ended = built.run(&catcher.test, &interrupted)?;
-            programs.insert(&catcher.build, built);
+            programs.insert(&catcher.program, built);
             if !matches!(ended, Ended::Passed) {
                 bail!("{}: {ended}", catcher.test);
             }
@@ -105,9 +107,16 @@ pub(crate) fn run(choice: &Choice) -> Result<()> {
 
 /// Plants one bug and runs its tests, all of which must see it.
 fn catch(patch: &Patch, interrupted: &AtomicBool) -> Result<()> {
+    let traces = Traces::now()?;
     let _planted = Planted::plant(patch)?;
+    let caught = run_catchers(patch, interrupted);
+    traces.clear()?;
+    caught
+}
+
+fn run_catchers(patch: &Patch, interrupted: &AtomicBool) -> Result<()> {
     for catcher in &patch.caught_by {
-        let programs = Programs::build(&catcher.build).context("the planted bug does not compile")?;
+        let programs = Programs::build(&catcher.program).context("the planted bug does not compile")?;
         match programs.run(&catcher.test, interrupted)? {
             Ended::Failed => eprintln!("    caught by {}", catcher.test),
             other => bail!("{} does not see it: {other}", catcher.test),

@@ -187,8 +187,7 @@ impl PartitionReader {
             let pause = self.fill(assigned)?;
             if let Some(filled) = self.batcher.take(self.reported) {
                 let end = self.reader.reports().end(&self.request.at).unwrap_or(self.end).max(self.end);
-                let letters = Arc::clone(&self.request.dead_letters);
-                let batch = self.wait(filled.finish(&self.request.at, end, letters.as_ref()));
+                let batch = self.wait(filled.finish(&self.request, end));
                 let Ok(batch) = batch else { return Ok(Err(Stopped)) };
                 let batch = batch?;
                 (self.reported, self.end) = (batch.next_offset, end);

@@ -67,7 +67,6 @@ async fn read(
     mut changes: watch::Receiver<u64>,
     output: &Output,
 ) -> LogError {
-    let at = request.at.clone();
     let mut reader = match run_blocking({
         let request = request.clone();
         move || Reader::open(file, &request)
@@ -91,7 +90,7 @@ async fn read(
         };
         reader = filled_reader;
         if let Some(filled) = reader.batcher.take(reported) {
-            match filled.finish(&at, reader.end, request.dead_letters.as_ref()).await {
+            match filled.finish(&request, reader.end).await {
                 Ok(batch) => {
                     reported = batch.next_offset;
                     if output.send(Ok(batch)).await.is_err() {

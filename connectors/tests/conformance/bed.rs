@@ -174,6 +174,7 @@ pub(crate) fn request(topic: &TopicName, partition: u32, start: u64) -> ReadRequ
         },
         budget: ByteBudget::new(64 << 20).unreserved(),
         dead_letters: Arc::new(Letters::default()),
+        held_back: Default::default(),
         limits: BatchLimits::default(),
     }
 }

@@ -117,6 +117,7 @@ impl Bench {
             memory: self.memory.clone(),
             clock: Arc::clone(&self.clock) as _,
             scratch_dir: self.scratch.clone(),
+            slow_build_after: Duration::from_secs(3600),
             drain: self.drain,
             progress,
         };

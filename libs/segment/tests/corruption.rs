@@ -3,62 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
-use common::{
-    FIELDS, METRICS, NEVER, Random, cases, filtered, options, query, schema, sealed_bytes, upsert, vector,
-};
+use common::forge::{seal_checksums, sections};
+use common::usage::use_all;
+use common::{FIELDS, METRICS, Random, cases, options, schema, sealed_bytes, upsert};
+use counting::peak;
 use proptest::prelude::*;
-use roaring::RoaringBitmap;
 use sluice_core::{ErrorKind, Metric, Schema};
-use sluice_segment::{FORMAT_VERSION, Filter, GrowingSet, Segment, SegmentError, merge};
-
-/// Counts what the current thread has allocated and not yet freed.
-struct Counting;
-
-thread_local! {
-    static NOW: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    // a thread that is going away has no counter any more
-    let _gone = NOW.try_with(|now| {
-        now.set(now.get() + bytes);
-        let _gone = PEAK.try_with(|peak| peak.set(peak.get().max(now.get())));
-    });
-}
-
-// SAFETY: hands every call on to the system's allocator, and only counts beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The most bytes that `f` held at one time.
-fn peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
-    NOW.set(0);
-    PEAK.set(0);
-    let result = f();
-    (result, PEAK.get().max(0) as usize)
-}
+use sluice_segment::{FORMAT_VERSION, GrowingSet, Segment, SegmentError};
 
 fn metadata(i: usize) -> String {
     let tags = ["\"a\"", "[\"b\",\"c\"]", "null", "\"ü\""];
@@ -88,42 +45,6 @@ fn rows_from(metric: Metric, first: usize, rows: usize) -> Vec<u8> {
     let mut options = options(1);
     options.graph.m = 4;
     sealed_bytes(&set, &options)
-}
-
-/// Does with a segment all that can be done; it must not panic.
-fn use_all(segment: &Segment) {
-    let schema = segment.schema().clone();
-    let dead: RoaringBitmap = [1, 7, 1_000_000].into_iter().collect();
-    for row in 0..segment.len() {
-        let row = segment.row(row);
-        segment.find(row.key);
-    }
-    segment.find("not there");
-    segment.info();
-    segment.warm();
-    let components: Vec<f32> = (0..schema.dimension.get()).map(|i| i as f32 - 0.5).collect();
-    let vector = vector(&schema, &components);
-    let filter = serde_json::json!({"$or": [{"tag": {"$gt": "a"}}, {"size": {"$lt": 50}}, {"flag": true},
-        {"weight": {"$in": [0.5, 1.5]}}, {"at": {"$not": {"$exists": true}}}]});
-    for exact in [true, false] {
-        for k in [1, 10, 1000] {
-            let mut plain = query(&vector, k, exact);
-            plain.ef = 1;
-            assert!(segment.search(&plain, &RoaringBitmap::new()).is_ok());
-            assert!(segment.search(&plain, &dead).is_ok());
-            if let Ok(filter) = Filter::parse(&filter, &schema) {
-                assert!(segment.search(&filtered(&vector, k, exact, &filter), &dead).is_ok());
-                segment.matching(&filter, &dead);
-            }
-        }
-    }
-    let dir = tempfile::tempdir().unwrap();
-    // two inputs alike: whatever they hold, merging them ends
-    let path = dir.path().join("merged");
-    let none = RoaringBitmap::new();
-    if merge(&[(segment, &none), (segment, &dead)], &schema, &options(1), &path, &NEVER).is_ok() {
-        Segment::open(&path).unwrap();
-    }
 }
 
 /// Damage, with the part that is damaged.
@@ -179,17 +100,6 @@ fn seg_1_two_sections_of_two_segments_do_not_make_one() {
     }
 }
 
-/// Every section of the file: what its table entry says it is, and where it lies.
-fn sections(bytes: &[u8]) -> Vec<([u8; 8], Range<usize>)> {
-    let trailer = bytes.len() - 40;
-    let table = trailer - u64_at(bytes, trailer);
-    let section = |entry: usize| {
-        let (start, length) = (u64_at(bytes, entry + 8), u64_at(bytes, entry + 16));
-        (bytes[entry..entry + 8].try_into().unwrap(), start..start + length)
-    };
-    (table..trailer).step_by(32).map(section).collect()
-}
-
 #[test]
 fn seg_1_a_section_of_another_segment_is_refused() {
     for metric in METRICS {
@@ -230,30 +140,6 @@ fn seg_1_a_file_that_is_not_there_is_not_found_and_an_empty_one_is_damaged() {
     assert_eq!(Segment::open(&path).unwrap_err().kind(), ErrorKind::NotFound);
     std::fs::write(&path, b"").unwrap();
     assert_eq!(Segment::open(&path).unwrap_err().kind(), ErrorKind::Corrupt);
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> usize {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize
-}
-
-/// Makes every checksum right again: a forger's work, done by the letter of the format's documentation.
-fn seal_checksums(bytes: &mut [u8]) {
-    let put = |bytes: &mut [u8], at: usize, crc: u32| bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
-    let header = crc32fast::hash(&bytes[..60]);
-    put(bytes, 60, header);
-    let trailer = bytes.len() - 40;
-    let Some(table) = trailer.checked_sub(u64_at(bytes, trailer)) else { return };
-    for entry in (table..trailer).step_by(32) {
-        let (start, length) = (u64_at(bytes, entry + 8), u64_at(bytes, entry + 16));
-        if let Some(section) = start.checked_add(length).and_then(|end| bytes.get(start..end)) {
-            let crc = crc32fast::hash(section);
-            put(bytes, entry + 24, crc);
-        }
-    }
-    let crc = crc32fast::hash(&bytes[table..trailer]);
-    put(bytes, trailer + 8, crc);
-    let crc = crc32fast::hash(&bytes[trailer..trailer + 28]);
-    put(bytes, trailer + 28, crc);
 }
 
 #[test]

@@ -138,6 +138,7 @@ fn check_times(config: &Config, found: &mut Findings) {
     found.duration("ingest.healthy_after", ingest.healthy_after, ms, day);
     found.duration("ingest.rejoin_after", ingest.rejoin_after, second, day);
     found.duration("ingest.stuck_after", ingest.stuck_after, 10 * second, day);
+    found.duration("ingest.slow_build_after", ingest.slow_build_after, second, 30 * day);
     found.duration("serve.poll_interval", config.serve.poll_interval, ms, hour);
     found.duration("serve.discovery_interval", config.serve.discovery_interval, 10 * ms, hour);
     if !config.gc.interval.is_zero() {

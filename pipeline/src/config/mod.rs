@@ -132,6 +132,8 @@ pub struct IngestSection {
     pub rejoin_after: Duration,
     #[serde(with = "humantime_serde")]
     pub stuck_after: Duration,
+    #[serde(with = "humantime_serde")]
+    pub slow_build_after: Duration,
     pub batch_max_records: usize,
     #[serde(with = "sluice_core::size")]
     pub batch_max_bytes: ByteSize,

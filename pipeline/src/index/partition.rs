@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_connectors::{BatchLimits, DecodeLimits, Decoder, Log, LogError, ReadRequest, TopicDeadLetters};
+use sluice_connectors::{
+    BatchLimits, DecodeLimits, Decoder, HeldBack, Log, LogError, ReadRequest, TopicDeadLetters,
+};
 use sluice_core::backoff::chance;
 use sluice_core::budget::PartitionBudget;
-use sluice_core::{Backoff, ByteBudget, Clock, ErrorKind, Gate, PartitionRef, TopicPartition};
+use sluice_core::{Backoff, ByteBudget, Clock, ErrorKind, Gate, PartitionRef, Timestamp, TopicPartition};
 use sluice_indexer::{
     BuildBudget, ComputePool, Exit, IndexerError, PartitionWorker, Phase, WorkerParams, WorkerStatus,
 };
@@ -29,6 +31,8 @@ use crate::wake::Wake;
 
 /// How often a running worker is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long the log's end is waited for while a partition waits for its dead letters.
+const END: Duration = Duration::from_millis(500);
 /// A worker publishes what it holds within this when it is told to stop; less than a revocation waits.
 const DRAIN: Duration = Duration::from_secs(8);
 
@@ -210,6 +214,7 @@ impl Partition {
     /// One run in a task of its own, watched.
     async fn run(&self, state: &Arc<IndexState>, indexes: &mut watch::Receiver<Indexes>) -> Run {
         let (progress, mut status) = watch::channel(WorkerStatus::default());
+        let (held_back, held) = watch::channel(None);
         let stop = self.stop.child_token();
         let since = Instant::now();
         let attempt = Attempt {
@@ -217,8 +222,9 @@ impl Partition {
             at: self.at.clone(),
             state: Arc::clone(state),
             stop: stop.clone(),
+            held_back,
         };
-        let mut task = Aborting(tokio::spawn(attempt.run(progress)));
+        let mut task = Aborting(tokio::spawn(attempt.run(progress.clone())));
         let mut look = tokio::time::interval(LOOK);
         let (mut seen, mut changed) = (None, false);
         let ended = loop {
@@ -247,9 +253,13 @@ impl Partition {
                         stop.cancel();
                     }
                 },
-                _ = look.tick() => if let Some(seconds) = self.stuck(&status.borrow()) {
-                    break Ended::Stuck { seconds };
-                },
+                _ = look.tick() => {
+                    if let Some(seconds) = self.stuck(&status.borrow()) {
+                        break Ended::Stuck { seconds };
+                    }
+                    let held_back = *held.borrow();
+                    self.tell_held_back(held_back, &progress).await;
+                }
             }
         };
         Run { ended, lasted: since.elapsed(), changed }
@@ -261,6 +271,21 @@ impl Partition {
         if let Err(error) = self.shared.log.membership.commit(&self.at, status.next_offset).await {
             info!(partition = %self.at, %error, "advisory offset not committed");
         }
+    }
+
+    /// Keeps lag and freshness true while the reader waits for dead letters: no batch comes that would say them.
+    async fn tell_held_back(&self, held_back: Option<Timestamp>, progress: &watch::Sender<WorkerStatus>) {
+        let told = progress.borrow().held_back;
+        if held_back.is_none() && told.is_none() {
+            return;
+        }
+        let bounds = self.shared.log.source.bounds(&self.at);
+        // a log that does not answer leaves the end as it was last seen
+        let end = tokio::time::timeout(END, bounds).await.ok().and_then(Result::ok).map(|bounds| bounds.end);
+        progress.send_modify(|status| {
+            status.held_back = held_back;
+            status.log_end = status.log_end.max(end.unwrap_or_default());
+        });
     }
 
     /// Seconds since a running worker last came round, when they are too many.
@@ -301,6 +326,7 @@ struct Attempt {
     at: TopicPartition,
     state: Arc<IndexState>,
     stop: CancellationToken,
+    held_back: HeldBack,
 }
 
 impl Attempt {
@@ -330,6 +356,7 @@ impl Attempt {
             memory,
             clock: Arc::clone(&self.shared.clock),
             scratch_dir: self.shared.config.scratch_dir(),
+            slow_build_after: self.shared.config.ingest.slow_build_after,
             drain: DRAIN.min(self.shared.config.shutdown.deadline.mul_f64(0.8)),
             progress,
         });
@@ -382,6 +409,7 @@ impl Attempt {
             },
             budget,
             dead_letters: Arc::new(TopicDeadLetters::new(Arc::clone(&self.shared.log.producer))),
+            held_back: self.held_back.clone(),
             limits: BatchLimits {
                 max_records: ingest.batch_max_records,
                 max_bytes: bytes(ingest.batch_max_bytes),

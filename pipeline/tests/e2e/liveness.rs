@@ -155,7 +155,8 @@ async fn liv_1_a_partition_waits_while_dead_letters_cannot_be_stored(set_up: Set
     let (api, seen) = (world.api(&query), world.api(&indexer));
     all_run(&seen, 4).await;
     let all = sixty();
-    let written = mixed(&mut Random::new(2), &all);
+    let mut random = Random::new(2);
+    let mut written = mixed(&mut random, &all);
     let letters = format!("{}.dead-letter", world.index);
     topics::refuse_writes(&world.log, &letters);
     world.log.flood(&world.index, written.iter().cloned());
@@ -168,7 +169,12 @@ async fn liv_1_a_partition_waits_while_dead_letters_cannot_be_stored(set_up: Set
         if waiting == 1.0 { Ok(()) } else { Err(format!("{waiting} wait")) }
     })
     .await;
+    // what is written meanwhile stands behind the bad message, and is told all the same
+    let more: Vec<_> = (0..20).map(|_| good(&mut random, TROUBLED)).collect();
+    written.extend(more.iter().cloned());
+    world.log.flood(&world.index, more.into_iter());
     tokio::time::sleep(Duration::from_secs(5)).await;
+    let ends = world.log.ends(&world.index);
     let first_bad = written
         .iter()
         .filter(|m| m.partition == TROUBLED)
@@ -178,6 +184,7 @@ async fn liv_1_a_partition_waits_while_dead_letters_cannot_be_stored(set_up: Set
         visible <= first_bad.unwrap() as u64,
         "offset {visible} is published, a dead letter before it is not"
     );
+    fresh_1_lag_and_freshness_are_told(&seen, ends[&TROUBLED] - visible).await;
     topics::take_writes(&world.log);
 
     api.shows(&ends).await;
@@ -189,6 +196,26 @@ async fn liv_1_a_partition_waits_while_dead_letters_cannot_be_stored(set_up: Set
     letters.dedup_by_key(|l| l.header("sluice.offset"));
     assert_letters(&world.index, &letters, &bad, &all);
     assert_eq!(Metrics::scrape(&seen).await.sum("sluice_dead_letters_waiting_partitions", &[]), 0.0);
+    eventually("nothing lags any more", || async {
+        let metrics = Metrics::scrape(&seen).await;
+        let lag = metrics.sum("sluice_indexer_lag_records", &[]);
+        let waited = metrics.max("sluice_freshness_seconds", &[]);
+        if (lag, waited) == (0.0, 0.0) { Ok(()) } else { Err(format!("lag {lag}, freshness {waited} s")) }
+    })
+    .await;
+}
+
+/// The troubled partition lags by `behind` records, the oldest of which has waited for at least five seconds.
+async fn fresh_1_lag_and_freshness_are_told(seen: &Api, behind: u64) {
+    let label = format!("partition=\"{TROUBLED}\"");
+    eventually("lag and freshness of the partition that waits are true", || async {
+        let metrics = Metrics::scrape(seen).await;
+        let lag = metrics.sum("sluice_indexer_lag_records", &[&label]);
+        let waited = metrics.sum("sluice_freshness_seconds", &[&label]);
+        let told = lag == behind as f64 && waited >= 5.0;
+        if told { Ok(()) } else { Err(format!("lag {lag} of {behind}, freshness {waited} s")) }
+    })
+    .await;
 }
 
 /// Waits until each of the partitions runs.

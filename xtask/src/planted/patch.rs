@@ -17,11 +17,18 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::{command, root};
 
-/// A test that must see a bug: how its program is built, and its whole name.
+/// A test that must see a bug: the program it is in, and its whole name.
 #[derive(Debug, PartialEq)]
 pub(super) struct Catcher {
-    pub(super) build: Vec<String>,
+    pub(super) program: Program,
     pub(super) test: String,
+}
+
+/// A test program: `-p PACKAGE --lib` or `-p PACKAGE --test NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Program {
+    pub(super) package: String,
+    pub(super) target: Vec<String>,
 }
 
 /// One file of `dev/planted`.
@@ -50,6 +57,19 @@ pub(super) fn all() -> Result<Vec<Patch>> {
     paths.iter().map(read).collect()
 }
 
+impl Catcher {
+    fn parse(words: &str) -> Result<Self> {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        match words.as_slice() {
+            [p, package, target @ .., test] if p == "-p" && !target.is_empty() => Ok(Self {
+                program: Program { package: package.clone(), target: target.to_vec() },
+                test: test.clone(),
+            }),
+            _ => bail!("\"Caught by\" is not -p PACKAGE --lib TEST or -p PACKAGE --test NAME TEST"),
+        }
+    }
+}
+
 impl Patch {
     fn parse(path: &Path, text: &str) -> Result<Self> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -60,9 +80,7 @@ impl Patch {
                 Some(("Breaks", ids)) => patch.breaks = ids.trim().to_owned(),
                 Some(("Slow", _)) => patch.slow = true,
                 Some(("Caught by", words)) => {
-                    let mut build: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
-                    let test = build.pop().context("\"Caught by\" names no test")?;
-                    patch.caught_by.push(Catcher { build, test });
+                    patch.caught_by.push(Catcher::parse(words)?);
                 }
                 _ => {}
             }
@@ -100,14 +118,14 @@ mod tests {
         let text = "Takes it.\nBreaks: GC-1\nCaught by: -p a --lib x::y\nCaught by: -p b --test c z\n\n--- a/x\nSlow: no\n";
         let patch = Patch::parse(Path::new("/x/07-gc.patch"), text).unwrap();
         assert_eq!((patch.title().as_str(), patch.slow), ("07-gc (GC-1)", false));
-        let catcher = |build: &[&str], test: &str| Catcher {
-            build: build.iter().map(|w| (*w).to_owned()).collect(),
+        let catcher = |package: &str, target: &[&str], test: &str| Catcher {
+            program: Program {
+                package: package.into(),
+                target: target.iter().map(|w| (*w).to_owned()).collect(),
+            },
             test: test.into(),
         };
-        assert_eq!(
-            patch.caught_by,
-            [catcher(&["-p", "a", "--lib"], "x::y"), catcher(&["-p", "b", "--test", "c"], "z")]
-        );
+        assert_eq!(patch.caught_by, [catcher("a", &["--lib"], "x::y"), catcher("b", &["--test", "c"], "z")]);
         assert!(
             patch.is_called("07")
                 && patch.is_called("gc")
@@ -115,5 +133,6 @@ mod tests {
                 && !patch.is_called("7")
         );
         assert!(Patch::parse(Path::new("x.patch"), "Breaks: GC-1\n--- a\nCaught by: x y").is_err());
+        assert!(Patch::parse(Path::new("x.patch"), "Breaks: GC-1\nCaught by: x::y\n--- a\n").is_err());
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::patch::Program;
 use crate::shell::{cargo, output, root};
 
 /// No test that is named for a planted bug takes so long.
@@ -39,18 +40,21 @@ impl fmt::Display for Ended {
     }
 }
 
-/// The test programs that one `cargo test` would run, and the folder of each one's package.
+/// A test program that was built, and the folder of its package.
 pub(super) struct Programs(Vec<(PathBuf, PathBuf)>);
 
 impl Programs {
-    /// Builds the tests that `arguments` select.
-    pub(super) fn build(arguments: &[String]) -> Result<Self> {
-        let mut build = cargo(&["test", "--quiet", "--no-run", "--message-format=json-render-diagnostics"]);
-        build.args(arguments);
+    /// Builds `program` with the features that the whole workspace gives its dependencies, as all tests are built:
+    /// those of one package alone would have them compiled a second time.
+    pub(super) fn build(program: &Program) -> Result<Self> {
+        let mut build = cargo(&["test", "--workspace", "--quiet", "--no-run"]);
+        build.arg("--message-format=json-render-diagnostics").args(&program.target);
+        let of_package = format!("#{}@", program.package);
         let mut programs = Vec::new();
         for line in output(build)?.lines() {
             let message: Value = serde_json::from_str(line)?;
-            if message["profile"]["test"] != true {
+            let ours = message["package_id"].as_str().is_some_and(|id| id.contains(&of_package));
+            if message["profile"]["test"] != true || !ours {
                 continue;
             }
             let text = |v: &Value| v.as_str().map(PathBuf::from);
@@ -61,7 +65,7 @@ impl Programs {
             }
         }
         if programs.is_empty() {
-            bail!("cargo test {}: no test program", arguments.join(" "))
+            bail!("-p {} {}: no test program", program.package, program.target.join(" "))
         }
         Ok(Self(programs))
     }

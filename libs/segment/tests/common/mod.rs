@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses a part")]
 
+pub mod forge;
 pub mod log;
+pub mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -99,6 +99,7 @@ fn request(config: &Config, spec: &IndexSpec, at: TopicPartition, start: Offset)
         },
         budget: ByteBudget::new(MEMORY).unreserved(),
         dead_letters: Arc::new(Passed),
+        held_back: Default::default(),
         limits: BatchLimits::default(),
     }
 }
