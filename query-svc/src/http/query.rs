@@ -57,12 +57,18 @@ fn within(name: &str, value: usize, max: usize) -> Result<usize, ApiError> {
     }
 }
 
+/// Candidates that a search for `k` hits keeps unless it says how many: with half as many again as hits, recall at
+/// 100 is what it is at 10 with what an index keeps by default.
+fn default_ef(of_index: usize, k: usize) -> usize {
+    of_index.max(k.saturating_add(k / 2))
+}
+
 /// Validates `request` against the index and the limits.
 pub(crate) fn plan(app: &App, info: &IndexInfo, request: SearchRequest) -> Result<Plan, ApiError> {
     let k = within("k", request.k, app.limits.max_k)?;
     let ef = match request.ef {
         Some(ef) => within("ef", ef, app.limits.max_ef)?,
-        None => info.spec.graph.ef as usize,
+        None => default_ef(info.spec.graph.ef as usize, k).min(app.limits.max_ef),
     };
     let target = match (request.vector, request.id) {
         (Some(vector), None) => {
@@ -179,6 +185,12 @@ mod tests {
         assert!(bound(Metric::Cosine, None, Some(1.0)).is_err());
         assert!(bound(Metric::Dot, Some(f32::INFINITY), None).is_err());
         assert_eq!(bound(Metric::Dot, Some(0.5), None).unwrap(), Some(0.5));
+    }
+
+    #[test]
+    fn a_search_for_more_hits_keeps_more_candidates() {
+        let kept = [1, 10, 42, 43, 100, usize::MAX].map(|k| default_ef(64, k));
+        assert_eq!(kept, [64, 64, 64, 64, 150, usize::MAX]);
     }
 
     #[test]
