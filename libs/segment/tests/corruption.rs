@@ -6,10 +6,10 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
+use common::file::{seal_checksums, sections};
 use common::{
     FIELDS, METRICS, NEVER, Random, cases, filtered, options, query, schema, sealed_bytes, upsert, vector,
 };
@@ -179,17 +179,6 @@ fn seg_1_two_sections_of_two_segments_do_not_make_one() {
     }
 }
 
-/// Every section of the file: what its table entry says it is, and where it lies.
-fn sections(bytes: &[u8]) -> Vec<([u8; 8], Range<usize>)> {
-    let trailer = bytes.len() - 40;
-    let table = trailer - u64_at(bytes, trailer);
-    let section = |entry: usize| {
-        let (start, length) = (u64_at(bytes, entry + 8), u64_at(bytes, entry + 16));
-        (bytes[entry..entry + 8].try_into().unwrap(), start..start + length)
-    };
-    (table..trailer).step_by(32).map(section).collect()
-}
-
 #[test]
 fn seg_1_a_section_of_another_segment_is_refused() {
     for metric in METRICS {
@@ -230,30 +219,6 @@ fn seg_1_a_file_that_is_not_there_is_not_found_and_an_empty_one_is_damaged() {
     assert_eq!(Segment::open(&path).unwrap_err().kind(), ErrorKind::NotFound);
     std::fs::write(&path, b"").unwrap();
     assert_eq!(Segment::open(&path).unwrap_err().kind(), ErrorKind::Corrupt);
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> usize {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize
-}
-
-/// Makes every checksum right again: a forger's work, done by the letter of the format's documentation.
-fn seal_checksums(bytes: &mut [u8]) {
-    let put = |bytes: &mut [u8], at: usize, crc: u32| bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
-    let header = crc32fast::hash(&bytes[..60]);
-    put(bytes, 60, header);
-    let trailer = bytes.len() - 40;
-    let Some(table) = trailer.checked_sub(u64_at(bytes, trailer)) else { return };
-    for entry in (table..trailer).step_by(32) {
-        let (start, length) = (u64_at(bytes, entry + 8), u64_at(bytes, entry + 16));
-        if let Some(section) = start.checked_add(length).and_then(|end| bytes.get(start..end)) {
-            let crc = crc32fast::hash(section);
-            put(bytes, entry + 24, crc);
-        }
-    }
-    let crc = crc32fast::hash(&bytes[table..trailer]);
-    put(bytes, trailer + 8, crc);
-    let crc = crc32fast::hash(&bytes[trailer..trailer + 28]);
-    put(bytes, trailer + 28, crc);
 }
 
 #[test]
@@ -367,5 +332,66 @@ proptest! {
             assert_named(&opened.unwrap_err());
             prop_assert!(held <= 2 * good.len() + (64 << 10), "{} bytes", held);
         }
+    }
+}
+
+const COLUMN_INDEX: u16 = 0x8005;
+
+/// Changes words of the index of each field in turn, and makes checksums right: what the index then says is not so.
+#[test]
+fn seg_1_an_index_that_does_not_say_what_its_column_says_is_refused() {
+    let (schema, bytes) = small(Metric::L2, 12);
+    let mut indexes = 0;
+    for (entry, at) in sections(&bytes) {
+        let kind = u16::from_le_bytes([entry[0], entry[1]]);
+        if kind != COLUMN_INDEX {
+            continue;
+        }
+        indexes += 1;
+        let field = entry[4];
+        let lie = |change: &dyn Fn(&mut [u8])| {
+            let mut forged = bytes.clone();
+            change(&mut forged[at.clone()]);
+            assert_ne!(forged, bytes);
+            seal_checksums(&mut forged);
+            let error = Segment::from_bytes(&forged).unwrap_err();
+            assert_named(&error);
+            assert!(error.to_string().contains(&format!("column index {field}")), "{error}");
+        };
+        for word in (0..at.len()).step_by(4) {
+            for wrong in [0u32, 1, 5, 11, 12, 13, 1 << 20, i32::MAX as u32, u32::MAX] {
+                if bytes[at.start + word..][..4] != wrong.to_le_bytes() {
+                    lie(&|index| index[word..word + 4].copy_from_slice(&wrong.to_le_bytes()));
+                }
+            }
+            // the rows of two values, or two starts, or halves of a value change places
+            if word >= 12 && bytes[at.start + word - 4..][..4] != bytes[at.start + word..][..4] {
+                lie(&|index| index[word - 4..word + 4].rotate_left(4));
+            }
+        }
+        lie(&|index| index.fill(0));
+        lie(&|index| index.fill(0xff));
+        lie(&|index| index.reverse());
+    }
+    assert_eq!(indexes, schema.fields.len());
+}
+
+#[test]
+fn seg_1_an_index_of_a_field_that_is_not_declared_is_refused() {
+    let (_, mut bytes) = small(Metric::L2, 12);
+    let trailer = bytes.len() - 40;
+    // the last section is the index of the last field
+    bytes[trailer - 32 + 4] = 63;
+    seal_checksums(&mut bytes);
+    assert_named(&Segment::from_bytes(&bytes).unwrap_err());
+}
+
+#[test]
+fn seg_1_a_segment_without_indexes_is_a_segment() {
+    for metric in METRICS {
+        let (_, bytes) = small(metric, 12);
+        let old = common::file::without(&bytes, COLUMN_INDEX);
+        assert!(old.len() < bytes.len());
+        use_all(&Segment::from_bytes(&old).unwrap());
     }
 }

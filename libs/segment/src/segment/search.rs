@@ -1,9 +1,9 @@
 //! Search over one segment: a walk over its graph, or a scan of the rows that match.
 //!
-//! The rows that pass the filter and are not deleted are known exactly before the search begins, so the choice
-//! between the two is made by counting: few rows are scanned, many are walked to. A walk that finds fewer than `k`,
-//! or that computes more distances than a scan would, is given up for the scan; so `k` live matches come back
-//! whenever `k` exist, at no more than about twice the cost of the scan.
+//! Indexes of columns tell about how many rows match before the search begins (see `select`), and the choice between
+//! the two is made by that: few rows are scanned, many are walked to, and then only rows that the walk meets are asked
+//! whether they match. A walk that finds fewer than `k`, or that computes more distances than a scan would, is given
+//! up for the scan; so `k` live matches come back whenever `k` exist, at no more than about twice the cost of the scan.
 //!
 //! Where the segment has codes, walks and scans go by them, and the nearest are compared once more by their full
 //! vectors; an exact search reads full vectors only.
@@ -15,7 +15,8 @@ use roaring::RoaringBitmap;
 use super::Segment;
 use super::by_code::ByCode;
 use super::by_vector::ByVector;
-use crate::filter::Bits;
+use super::select::{Rows, Selection};
+use crate::filter::{Facts, Plan, choose};
 use crate::graph::{Links, Scratch, Target, Walked, beam, descend, pool};
 use crate::near::{Near, TopK, hits};
 use crate::score::Scorer;
@@ -37,19 +38,19 @@ struct Memory {
 }
 
 /// The rows that may stand in the answer.
-pub(super) enum Live<'a> {
+enum Live<'a> {
     All,
     AllBut(&'a RoaringBitmap),
-    These(Bits),
+    These(Selection<'a>),
 }
 
 impl Live<'_> {
     #[inline]
-    pub(super) fn contains(&self, row: u32) -> bool {
+    fn contains(&self, row: u32) -> bool {
         match self {
             Self::All => true,
             Self::AllBut(deleted) => !deleted.contains(row),
-            Self::These(rows) => rows.contains(row),
+            Self::These(selection) => selection.contains(row),
         }
     }
 }
@@ -69,21 +70,22 @@ impl Segment {
             return Ok(Vec::new());
         }
         query.check_cancelled()?;
-        let (live, count) = match query.filter {
-            None if deleted.is_empty() => (Live::All, self.rows()),
-            None => {
-                let dead = deleted.range_cardinality(0..self.meta.rows) as usize;
-                (Live::AllBut(deleted), self.rows() - dead)
+        let live = match query.filter {
+            None if deleted.is_empty() => Live::All,
+            None => Live::AllBut(deleted),
+            Some(filter) => Live::These(Selection::new(self, filter, deleted)),
+        };
+        // only a choice between walking and scanning needs to know how many there are
+        let (count, most) = match &live {
+            Live::These(selection) if self.has_graph() && !query.exact => {
+                (selection.estimate(), selection.most())
             }
-            filter => {
-                let rows = self.matching_bits(filter, deleted);
-                let count = rows.count();
-                (Live::These(rows), count)
-            }
+            Live::All | Live::These(_) => (self.rows(), self.rows()),
+            Live::AllBut(deleted) => (self.live(deleted), self.live(deleted)),
         };
         let scorer = Scorer::new(self.meta.metric, query.vector.as_slice());
         let vectors = ByVector::new(self, &scorer);
-        let search = Search { segment: self, query, live: &live, count };
+        let search = Search { segment: self, query, live: &live, count, most };
         let coded = if query.exact { None } else { self.codes() };
         let Some(codes) = coded else {
             let mut memory = MEMORY.take();
@@ -124,8 +126,10 @@ struct Search<'a> {
     segment: &'a Segment,
     query: &'a Query<'a>,
     live: &'a Live<'a>,
-    /// Rows that may stand in the answer.
+    /// Rows that may stand in the answer, or about so many.
     count: usize,
+    /// No more rows than these may stand in it.
+    most: usize,
 }
 
 impl Search<'_> {
@@ -140,12 +144,20 @@ impl Search<'_> {
         let ef = self.query.ef.max(self.query.k).min(rows);
         if !self.query.exact
             && self.segment.has_graph()
-            && !scan_is_cheaper(self.count, ef, rows)
+            && self.plan(ef) == Plan::Walk
             && let Some(found) = self.walk(distances, wanted, ef, scratch)?
         {
             return Ok(found);
         }
         self.scan(distances, wanted)
+    }
+
+    fn plan(&self, ef: usize) -> Plan {
+        let (rows, matches) = (self.segment.rows(), self.count);
+        match self.live {
+            Live::These(selection) => selection.plan(matches, ef),
+            Live::All | Live::AllBut(_) => choose(Facts { rows, matches, candidates: 0, ef }),
+        }
     }
 
     /// Walks the graph; `None` when that leads to fewer rows than there are, or too far.
@@ -177,7 +189,7 @@ impl Search<'_> {
             _ => beam(links, starts, ef, self.count.saturating_add(64 * ef), &target, scratch)?,
         };
         let found = scratch.found();
-        let complete = walked == Walked::Done && found.len() >= self.query.k.min(self.count);
+        let complete = walked == Walked::Done && found.len() >= self.query.k.min(self.most);
         Ok(complete.then(|| found[..worth_a_look(found, wanted, self.query.k)].to_vec()))
     }
 
@@ -189,7 +201,10 @@ impl Search<'_> {
             Live::AllBut(deleted) => {
                 self.scan_rows(rows.filter(|row| !deleted.contains(*row)), distances, wanted)
             }
-            Live::These(rows) => self.scan_rows(rows.iter(), distances, wanted),
+            Live::These(selection) => match selection.all() {
+                Rows::List(rows) => self.scan_rows(rows.into_iter(), distances, wanted),
+                Rows::Bits(rows) => self.scan_rows(rows.iter(), distances, wanted),
+            },
         }
     }
 
@@ -199,7 +214,7 @@ impl Search<'_> {
         distances: &impl Distances,
         wanted: usize,
     ) -> Result<Vec<Near>, Cancelled> {
-        let mut top = TopK::new(wanted, self.count);
+        let mut top = TopK::new(wanted, self.most);
         let mut batch = Vec::with_capacity(CHECK_EVERY);
         let mut lengths = Vec::with_capacity(CHECK_EVERY);
         loop {
@@ -214,13 +229,6 @@ impl Search<'_> {
             batch.iter().zip(&lengths).for_each(|(row, distance)| top.offer(Near::new(*distance, *row)));
         }
     }
-}
-
-/// Whether comparing all `count` rows that match costs less than walking. A walk for `ef` rows of which one in
-/// `rows / count` matches computes about 20 x ef x rows / count distances, in no order that helps the memory.
-fn scan_is_cheaper(count: usize, ef: usize, rows: usize) -> bool {
-    let (count, ef, rows) = (count as u128, ef as u128, rows as u128);
-    count * count <= 20 * ef * rows
 }
 
 /// The query on one level of the graph.

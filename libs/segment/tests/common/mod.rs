@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses a part")]
 
+pub mod file;
 pub mod log;
 
 use std::sync::Arc;
