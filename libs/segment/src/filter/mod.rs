@@ -27,7 +27,7 @@ pub(crate) use bits::Bits;
 pub(crate) use bound::{Bound, Candidates};
 #[cfg(test)]
 use plan::Bounds;
-pub(crate) use plan::{Facts, Plan, choose};
+pub(crate) use plan::{Facts, Plan, choose, patience};
 
 use crate::row::ValueRef;
 

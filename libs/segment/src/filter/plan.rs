@@ -61,13 +61,28 @@ pub(crate) enum Plan {
     Walk,
 }
 
+/// What a walk costs, in rows that a scan compares in the same time: its way to where the matches are ..
+const WAY: u128 = 2000;
+/// .. and, where all rows match, each row that it keeps. Rows of a walk stand in no order that helps the memory.
+const KEPT: u128 = 40;
+/// Candidates that are looked at in the time in which a scan compares one row.
+const LOOKS: u128 = 8;
+
 /// The cheaper of the two.
 pub(crate) fn choose(facts: Facts) -> Plan {
     let Facts { rows, matches, candidates, ef } = facts;
     let (rows, matches, candidates, ef) =
         (rows as u128, matches.max(1) as u128, candidates as u128, ef as u128);
-    // in distances; a walk for ef rows of which one in rows / matches passes
-    let walk = 20 * ef * rows / matches;
-    let scan = matches + candidates / 8;
+    let walk = WAY + KEPT * ef * rows / matches;
+    let scan = matches + candidates / LOOKS;
     if scan <= walk { Plan::Scan } else { Plan::Walk }
+}
+
+/// Distances that a walk may compute: several times what it takes where matches lie anywhere, but not so many that
+/// the scan that follows when it is given up would have cost much less. A distance costs a walk about three times
+/// what it costs a scan.
+pub(crate) fn patience(facts: Facts) -> usize {
+    let Facts { rows, matches, ef, .. } = facts;
+    let usual = (64 * ef as u128 * rows as u128 / matches.max(1) as u128) as usize;
+    usual.min(matches / 3).max(64 * ef)
 }

@@ -16,7 +16,7 @@ use super::Segment;
 use super::by_code::ByCode;
 use super::by_vector::ByVector;
 use super::select::{Rows, Selection};
-use crate::filter::{Facts, Plan, choose};
+use crate::filter::{Plan, choose, patience};
 use crate::graph::{Links, Scratch, Target, Walked, beam, descend, pool};
 use crate::near::{Near, TopK, hits};
 use crate::score::Scorer;
@@ -24,6 +24,9 @@ use crate::{Cancelled, Hit, Query};
 
 /// Rows between two looks at the cancelled flag.
 const CHECK_EVERY: usize = 256;
+
+/// Rows that are compared by their full vectors at once: beyond, those that a scan by codes leaves over are fewer.
+const FEW: usize = 96;
 
 thread_local! {
     /// Each thread's memory for searches; it grows to one byte per row of the largest segment searched.
@@ -86,7 +89,8 @@ impl Segment {
         let scorer = Scorer::new(self.meta.metric, query.vector.as_slice());
         let vectors = ByVector::new(self, &scorer);
         let search = Search { segment: self, query, live: &live, count, most };
-        let coded = if query.exact { None } else { self.codes() };
+        // comparing so few by their codes first would spare nothing
+        let coded = if query.exact || most <= FEW { None } else { self.codes() };
         let Some(codes) = coded else {
             let mut memory = MEMORY.take();
             let found = search.run(&vectors, query.k, &mut memory.scratch);
@@ -144,19 +148,27 @@ impl Search<'_> {
         let ef = self.query.ef.max(self.query.k).min(rows);
         if !self.query.exact
             && self.segment.has_graph()
-            && self.plan(ef) == Plan::Walk
-            && let Some(found) = self.walk(distances, wanted, ef, scratch)?
+            && let (Plan::Walk, limit) = self.plan(ef)
+            && let Some(found) = self.walk(distances, wanted, (ef, limit), scratch)?
         {
             return Ok(found);
         }
         self.scan(distances, wanted)
     }
 
-    fn plan(&self, ef: usize) -> Plan {
-        let (rows, matches) = (self.segment.rows(), self.count);
+    /// How to search, and how many distances a walk may compute.
+    fn plan(&self, ef: usize) -> (Plan, usize) {
         match self.live {
-            Live::These(selection) => selection.plan(matches, ef),
-            Live::All | Live::AllBut(_) => choose(Facts { rows, matches, candidates: 0, ef }),
+            Live::These(selection) => {
+                let facts = selection.facts(self.count, ef);
+                (choose(facts), patience(facts))
+            }
+            Live::All | Live::AllBut(_) => {
+                let (count, rows) = (self.count as u128, self.segment.rows() as u128);
+                // a walk for ef rows of which one in rows / count is live computes 20 x ef x rows / count distances
+                let walks = count * count > 20 * ef as u128 * rows;
+                (if walks { Plan::Walk } else { Plan::Scan }, self.count.saturating_add(64 * ef))
+            }
         }
     }
 
@@ -165,7 +177,7 @@ impl Search<'_> {
         &self,
         distances: &impl Distances,
         wanted: usize,
-        ef: usize,
+        (ef, limit): (usize, usize),
         scratch: &mut Scratch,
     ) -> Result<Option<Vec<Near>>, Cancelled> {
         let (layout, bytes) = (&self.segment.layout, &self.segment.bytes);
@@ -186,7 +198,7 @@ impl Search<'_> {
                 pool(links, starts, (ef, wanted), &target, scratch)?;
                 Walked::Done
             }
-            _ => beam(links, starts, ef, self.count.saturating_add(64 * ef), &target, scratch)?,
+            _ => beam(links, starts, ef, limit, &target, scratch)?,
         };
         let found = scratch.found();
         let complete = walked == Walked::Done && found.len() >= self.query.k.min(self.most);

@@ -4,7 +4,7 @@ use roaring::RoaringBitmap;
 
 use super::Segment;
 use crate::Filter;
-use crate::filter::{Bits, Bound, Candidates, Facts, Plan, choose};
+use crate::filter::{Bits, Bound, Candidates, Facts};
 
 /// Rows looked at to tell how many pass where indexes do not tell it.
 const SAMPLE: usize = 512;
@@ -62,10 +62,10 @@ impl<'a> Selection<'a> {
         (passing as u64 * self.live as u64 / self.rows as u64) as usize
     }
 
-    /// How to search among so many matches, keeping `ef` of them.
-    pub(super) fn plan(&self, matches: usize, ef: usize) -> Plan {
+    /// What is known of a search that keeps `ef` of about so many matches.
+    pub(super) fn facts(&self, matches: usize, ef: usize) -> Facts {
         let candidates = self.candidates.as_ref().map_or(self.rows, Candidates::len);
-        choose(Facts { rows: self.rows, matches, candidates, ef })
+        Facts { rows: self.rows, matches, candidates, ef }
     }
 
     /// The rows, all of them.
