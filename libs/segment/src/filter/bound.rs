@@ -26,7 +26,7 @@ enum Part<'a> {
     All(Vec<Part<'a>>),
     Any(Vec<Part<'a>>),
     Not(Box<Part<'a>>),
-    Some(Condition<'a>),
+    Some(Box<Condition<'a>>),
 }
 
 /// Some value of a column is wanted.
@@ -81,7 +81,7 @@ fn part<'a>(node: &Node, column: &impl Fn(usize) -> Column<'a>) -> Part<'a> {
         Node::All(nodes) => Part::All(parts(nodes)),
         Node::Any(nodes) => Part::Any(parts(nodes)),
         Node::Not(node) => Part::Not(Box::new(part(node, column))),
-        Node::Some { field, test } => Part::Some(Condition::new(column(*field), test)),
+        Node::Some { field, test } => Part::Some(Box::new(Condition::new(column(*field), test))),
     }
 }
 
@@ -296,17 +296,19 @@ impl Wanted {
 
     /// Which values of an index are wanted.
     fn places(&self, index: &Index<'_>) -> Vec<Range<usize>> {
-        match self {
-            Self::Anything => vec![0..index.len()],
+        let range = match self {
+            Self::Anything => 0..index.len(),
             Self::Within(first, last) => {
                 let from = index.below(*first);
                 let to = last.checked_add(1).map_or(index.len(), |after| index.below(after));
-                vec![from..to.max(from)]
+                from..to.max(from)
             }
             Self::OneOf(list) => {
-                list.iter().filter_map(|rank| index.find(*rank)).map(|place| place..place + 1).collect()
+                let found = list.iter().filter_map(|rank| index.find(*rank));
+                return found.map(|place| place..place + 1).collect();
             }
-        }
+        };
+        std::iter::once(range).collect()
     }
 
     /// The rows that have a value that is wanted.

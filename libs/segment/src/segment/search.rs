@@ -44,7 +44,7 @@ struct Memory {
 enum Live<'a> {
     All,
     AllBut(&'a RoaringBitmap),
-    These(Selection<'a>),
+    These(Box<Selection<'a>>),
 }
 
 impl Live<'_> {
@@ -76,7 +76,7 @@ impl Segment {
         let live = match query.filter {
             None if deleted.is_empty() => Live::All,
             None => Live::AllBut(deleted),
-            Some(filter) => Live::These(Selection::new(self, filter, deleted)),
+            Some(filter) => Live::These(Box::new(Selection::new(self, filter, deleted))),
         };
         // only a choice between walking and scanning needs to know how many there are
         let (count, most) = match &live {
