@@ -90,11 +90,11 @@ impl Bench<'_> {
         json!({ "bench": "segment", "variant": variant, "system": format!("sluice-{}", builder_name(self.builder)) })
     }
 
-    fn open(&self, name: &str, rows: impl Iterator<Item = usize>) -> Result<Segment> {
+    fn open(&self, name: &str, build: &BuildOptions, rows: impl Iterator<Item = usize>) -> Result<Segment> {
         let schema = schema(self.rows.columns(), self.task.metric, &[])?;
         let set = growing_set(&schema, self.rows, rows, |_| Metadata::empty())?;
         let path = self.dir.path().join(name);
-        self.all.install(|| seal(&set, &self.build, &path, &NEVER))?;
+        self.all.install(|| seal(&set, build, &path, &NEVER))?;
         Ok(Segment::open(&path)?)
     }
 
@@ -175,24 +175,32 @@ impl Bench<'_> {
         }
     }
 
-    /// Equal parts, merged by one thread, against a fresh segment of the same rows.
-    fn merged(&self, fresh: &Segment) -> Result<Value> {
+    /// Equal parts, merged by one thread; the rows that it merges in a second.
+    fn merge(&self, name: &str, parts: &BuildOptions) -> Result<(Segment, f64)> {
         let rows = self.rows.rows();
-        let mut parts = Vec::new();
-        for part in 0..PARTS.min(rows) {
-            parts.push(self.open(&format!("part-{part}"), (part..rows).step_by(PARTS))?);
-        }
+        let part = |part| self.open(&format!("{name}-{part}"), parts, (part..rows).step_by(PARTS));
+        let parts = (0..PARTS.min(rows)).map(part).collect::<Result<Vec<_>>>()?;
         let none = RoaringBitmap::new();
         let inputs: Vec<_> = parts.iter().map(|part| (part, &none)).collect();
-        let path = self.dir.path().join("merged");
+        let path = self.dir.path().join(name);
         let since = self.task.clock.start();
         self.one.install(|| merge(&inputs, parts[0].schema(), &self.build, &path, &NEVER))?;
         let seconds = since.seconds();
-        let merged = Segment::open(&path)?;
+        Ok((Segment::open(&path)?, rows as f64 / seconds))
+    }
+
+    /// Parts with graphs, whose edges are used again, and parts without, against a fresh segment of the same rows.
+    fn merged(&self, fresh: &Segment) -> Result<Value> {
+        let mut flat = self.build.clone();
+        flat.graph.min_records = u32::MAX;
+        let (_, flat_rows_per_s) = self.merge("merged-flat", &flat)?;
+        let (merged, rows_per_s) = self.merge("merged", &self.build)?;
+        let none = RoaringBitmap::new();
         let truth = self.truth(|_, _| true);
         let mut line = self.line("merged");
-        line["parts"] = json!(parts.len());
-        line["merge_rows_per_s"] = json!(rows as f64 / seconds);
+        line["parts"] = json!(PARTS);
+        line["merge_rows_per_s"] = json!(rows_per_s);
+        line["merge_flat_rows_per_s"] = json!(flat_rows_per_s);
         line["merged"] = json!(self.curve(&truth, self.search(&merged, &none, |row| row))?.0);
         line["fresh"] = json!(self.curve(&truth, self.search(fresh, &none, |row| row))?.0);
         Ok(line)
@@ -204,7 +212,7 @@ impl Bench<'_> {
         let dead: RoaringBitmap =
             (0..self.rows.rows() as u32).filter(|_| random.below(10) < DELETED).collect();
         let live: Vec<u32> = (0..self.rows.rows() as u32).filter(|row| !dead.contains(*row)).collect();
-        let fresh = self.open("live", live.iter().map(|row| *row as usize))?;
+        let fresh = self.open("live", &self.build, live.iter().map(|row| *row as usize))?;
         let truth = self.truth(|_, row| !dead.contains(row as u32));
         let none = RoaringBitmap::new();
         let (old, old_points) = self.curve(&truth, self.search(whole, &dead, |row| row))?;

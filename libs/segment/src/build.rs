@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sluice_core::{Dimension, GraphBuilder, GraphSpec, Metric, Quantization, Schema};
 
 use crate::codes::{Codes, code_stride};
-use crate::columns::write_column;
+use crate::column_index::write_index;
+use crate::columns::{Dictionary, write_column};
 use crate::format::{GraphMeta, Kind, MAX_ROWS, Meta, SegmentWriter, key_hash, key_slots};
 use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY, fanout};
 use crate::row::Rows;
@@ -39,7 +40,7 @@ const CHECK_EVERY: usize = 1024;
 
 /// Bytes that a build of `rows` rows takes at its peak, beyond its inputs: to be charged before it starts.
 ///
-/// Without a graph that is the order of rows, the key index and the dictionaries. With one come the codes, twice
+/// Without a graph that is the order of rows, the key index, the dictionaries and the index of one field. With one come the codes, twice
 /// while points are put in order, and then:
 /// - bulk: the slots of offers, projections, buckets (4 bytes for each that a row joins,
 ///   twice while they are made), and lists of edges with their lengths, in both directions;
@@ -47,7 +48,7 @@ const CHECK_EVERY: usize = 1024;
 ///   its lists.
 pub fn build_memory(rows: u64, dimension: Dimension, graph: &GraphSpec) -> u64 {
     const FIXED: u64 = 2 << 20;
-    const PER_ROW: u64 = 256;
+    const PER_ROW: u64 = 272;
     /// Of a thread: a block of points as rows and as panels, tiles, lists.
     const SCRATCH_ROWS: u64 = 2 * 2304;
     let flat = FIXED.saturating_add(rows.saturating_mul(PER_ROW));
@@ -130,13 +131,15 @@ fn write(
     write_texts(&mut file, Kind::MetadataStarts, Kind::MetadataBytes, rows, cancelled, |at| {
         rows.row(at).metadata
     })?;
-    write_columns(&mut file, rows, schema, cancelled)?;
+    let dictionaries = crate::columns::dictionaries(rows, schema, cancelled)?;
+    write_columns(&mut file, rows, &dictionaries, cancelled)?;
     if let Some(graph) = &graph {
         write_graph(&mut file, graph)?;
     }
     if let Some(codes) = &codes {
         write_codes(&mut file, codes, schema.metric)?;
     }
+    write_indexes(&mut file, rows, &dictionaries, schema, cancelled)?;
     check_cancelled(cancelled)?;
     Ok(file.finish()?)
 }
@@ -228,15 +231,29 @@ fn write_texts<'a, R: Rows>(
 fn write_columns(
     file: &mut SegmentWriter,
     rows: &impl Rows,
-    schema: &Schema,
+    dictionaries: &[Dictionary<'_>],
     cancelled: &AtomicBool,
 ) -> Result<(), BuildError> {
-    let dictionaries = crate::columns::dictionaries(rows, schema, cancelled)?;
     for kind in [Kind::ColumnStarts, Kind::ColumnValues, Kind::DictionaryStarts, Kind::DictionaryBytes] {
         for (field, dictionary) in dictionaries.iter().enumerate() {
             check_cancelled(cancelled)?;
             write_column(file, kind, rows, field, dictionary)?;
         }
+    }
+    Ok(())
+}
+
+fn write_indexes(
+    file: &mut SegmentWriter,
+    rows: &impl Rows,
+    dictionaries: &[Dictionary<'_>],
+    schema: &Schema,
+    cancelled: &AtomicBool,
+) -> Result<(), BuildError> {
+    for (field, (kind, dictionary)) in schema.fields.values().zip(dictionaries).enumerate() {
+        check_cancelled(cancelled)?;
+        file.begin(Kind::ColumnIndex, field as u32)?;
+        write_index(file, rows, (field, *kind), dictionary)?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ compile_error!("segments are mapped as they stand on disk, which is little-endia
 
 mod build;
 mod codes;
+mod column_index;
 mod columns;
 mod error;
 mod filter;

@@ -23,10 +23,11 @@ struct Form {
     quantization: Quantization,
 }
 
-/// Every form that was ever released. Codes came with version 1, as optional sections.
-const FORMS: [Form; 2] = [
+/// Every form that was ever released. Codes, then indexes of columns, came with version 1, as optional sections.
+const FORMS: [Form; 3] = [
     Form { folder: "v1", dimension: 4, quantization: Quantization::None },
     Form { folder: "v1_codes", dimension: 32, quantization: Quantization::Sq8 },
+    Form { folder: "v1_indexes", dimension: 32, quantization: Quantization::Sq8 },
 ];
 
 /// Three queries, which repeat four components.
@@ -124,6 +125,9 @@ fn seg_3_kept_segments_of_every_format_open_and_answer_as_recorded() {
             }
             let segment = Segment::open(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
             assert_eq!(segment.info().quantization, form.quantization);
+            let indexes =
+                segment.info().sections.iter().filter(|s| s.name.starts_with("column index")).count();
+            assert_eq!(indexes, if form.folder == "v1_indexes" { FIELDS.len() } else { 0 });
             let recorded: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
             let now = answers(&segment);
             assert!(alike(&now, &recorded), "{}", file.display());

@@ -9,7 +9,7 @@ mod counting;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
-use common::forge::{seal_checksums, sections};
+use common::forge::{seal_checksums, sections, without};
 use common::usage::use_all;
 use common::{FIELDS, METRICS, Random, cases, options, schema, sealed_bytes, upsert};
 use counting::peak;
@@ -253,5 +253,66 @@ proptest! {
             assert_named(&opened.unwrap_err());
             prop_assert!(held <= 2 * good.len() + (64 << 10), "{} bytes", held);
         }
+    }
+}
+
+const COLUMN_INDEX: u16 = 0x8005;
+
+/// Changes words of the index of each field in turn, and makes checksums right: what the index then says is not so.
+#[test]
+fn seg_1_an_index_that_does_not_say_what_its_column_says_is_refused() {
+    let (schema, bytes) = small(Metric::L2, 12);
+    let mut indexes = 0;
+    for (entry, at) in sections(&bytes) {
+        let kind = u16::from_le_bytes([entry[0], entry[1]]);
+        if kind != COLUMN_INDEX {
+            continue;
+        }
+        indexes += 1;
+        let field = entry[4];
+        let lie = |change: &dyn Fn(&mut [u8])| {
+            let mut forged = bytes.clone();
+            change(&mut forged[at.clone()]);
+            assert_ne!(forged, bytes);
+            seal_checksums(&mut forged);
+            let error = Segment::from_bytes(&forged).unwrap_err();
+            assert_named(&error);
+            assert!(error.to_string().contains(&format!("column index {field}")), "{error}");
+        };
+        for word in (0..at.len()).step_by(4) {
+            for wrong in [0u32, 1, 5, 11, 12, 13, 1 << 20, i32::MAX as u32, u32::MAX] {
+                if bytes[at.start + word..][..4] != wrong.to_le_bytes() {
+                    lie(&|index| index[word..word + 4].copy_from_slice(&wrong.to_le_bytes()));
+                }
+            }
+            // the rows of two values, or two starts, or halves of a value change places
+            if word >= 12 && bytes[at.start + word - 4..][..4] != bytes[at.start + word..][..4] {
+                lie(&|index| index[word - 4..word + 4].rotate_left(4));
+            }
+        }
+        lie(&|index| index.fill(0));
+        lie(&|index| index.fill(0xff));
+        lie(&|index| index.reverse());
+    }
+    assert_eq!(indexes, schema.fields.len());
+}
+
+#[test]
+fn seg_1_an_index_of_a_field_that_is_not_declared_is_refused() {
+    let (_, mut bytes) = small(Metric::L2, 12);
+    let trailer = bytes.len() - 40;
+    // the last section is the index of the last field
+    bytes[trailer - 32 + 4] = 63;
+    seal_checksums(&mut bytes);
+    assert_named(&Segment::from_bytes(&bytes).unwrap_err());
+}
+
+#[test]
+fn seg_1_a_segment_without_indexes_is_a_segment() {
+    for metric in METRICS {
+        let (_, bytes) = small(metric, 12);
+        let old = without(&bytes, COLUMN_INDEX);
+        assert!(old.len() < bytes.len());
+        use_all(&Segment::from_bytes(&old).unwrap());
     }
 }

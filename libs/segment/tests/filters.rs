@@ -7,12 +7,15 @@ mod common;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use common::{FIELDS, METRICS, cases, options, query, schema, sealed, upsert, vector};
+use common::forge::without;
+use common::{FIELDS, METRICS, cases, options, query, schema, sealed_bytes, upsert, vector};
 use proptest::prelude::*;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
 use sluice_core::{ErrorKind, Metric, Schema, Timestamp};
-use sluice_segment::{Filter, FilterError, GrowingSet};
+use sluice_segment::{Filter, FilterError, GrowingSet, Segment};
+
+const COLUMN_INDEX: u16 = 0x8005;
 
 fn declared() -> Arc<Schema> {
     schema(2, Metric::L2, &FIELDS)
@@ -170,7 +173,9 @@ proptest! {
         for (i, row) in rows.iter().enumerate() {
             set.apply(upsert(&schema, &format!("k{i}"), i as u64, &[i as f32, 1.0], &row.to_string()));
         }
-        let segment = sealed(&set, &options(1));
+        let bytes = sealed_bytes(&set, &options(1));
+        let segment = Segment::from_bytes(&bytes).unwrap();
+        let old = Segment::from_bytes(without(&bytes, COLUMN_INDEX)).unwrap();
         let dead: RoaringBitmap = dead.into_iter().collect();
         let zero = vector(&schema, &[0.0, 0.0]);
         for filter in filters {
@@ -178,14 +183,18 @@ proptest! {
             let expected: Vec<u32> = (0..rows.len() as u32).filter(|r| naive(&filter, &rows[*r as usize])).collect();
             let matching: Vec<u32> = segment.matching(&parsed, &RoaringBitmap::new()).iter().collect();
             prop_assert_eq!(&matching, &expected, "{}", filter);
+            let matching: Vec<u32> = old.matching(&parsed, &RoaringBitmap::new()).iter().collect();
+            prop_assert_eq!(&matching, &expected, "without indexes: {}", filter);
             prop_assert_eq!(set.count(Some(&parsed)), expected.len());
             let q = sluice_segment::Query { filter: Some(&parsed), ..query(&zero, 1000, false) };
             let rows_of = |hits: Vec<sluice_segment::Hit>| hits.into_iter().map(|h| h.row).collect::<Vec<_>>();
             // rows lie further from zero the later they came
             prop_assert_eq!(&rows_of(set.search(&q).unwrap()), &expected);
             prop_assert_eq!(&rows_of(segment.search(&q, &RoaringBitmap::new()).unwrap()), &expected);
+            prop_assert_eq!(&rows_of(old.search(&q, &RoaringBitmap::new()).unwrap()), &expected);
             let alive: Vec<u32> = expected.into_iter().filter(|r| !dead.contains(*r)).collect();
-            prop_assert_eq!(rows_of(segment.search(&q, &dead).unwrap()), alive);
+            prop_assert_eq!(&rows_of(segment.search(&q, &dead).unwrap()), &alive);
+            prop_assert_eq!(&rows_of(old.search(&q, &dead).unwrap()), &alive);
         }
     }
 }

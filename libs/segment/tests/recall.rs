@@ -7,11 +7,13 @@ mod common;
 use common::{
     METRICS, Random, assert_scores, best, clustered, filtered, found, merged, options, query, schema,
 };
-use common::{sealed, set_of, upsert, vector};
+use common::{sealed, sealed_bytes, set_of, upsert, vector};
 use roaring::RoaringBitmap;
 use serde_json::json;
 use sluice_core::{FieldType, Metric};
 use sluice_segment::{Filter, GrowingSet, Hit, Segment};
+
+const COLUMN_INDEX: u16 = 0x8005;
 
 /// Recall@k at the default ef over `queries`, without the rows of `dead`.
 fn recall(segment: &Segment, queries: &[Vec<f32>], k: usize, dead: &RoaringBitmap) -> f64 {
@@ -171,15 +173,19 @@ fn counted(metric: Metric, rows: usize) -> (GrowingSet, Vec<Vec<f32>>) {
 #[test]
 fn qry_3_filters_of_any_selectivity_leave_k_hits_and_recall() {
     for metric in METRICS {
-        let (set, queries) = counted(metric, 6000);
-        let segment = sealed(&set, &options(1));
+        let (set, queries) = counted(metric, 9000);
+        let bytes = sealed_bytes(&set, &options(1));
+        let segment = Segment::from_bytes(&bytes).unwrap();
+        let old = Segment::from_bytes(common::forge::without(&bytes, COLUMN_INDEX)).unwrap();
         let mut random = Random(17);
-        let dead: RoaringBitmap = (0..6000).filter(|_| random.below(10) < 1).collect();
+        let dead: RoaringBitmap = (0..9000).filter(|_| random.below(10) < 1).collect();
         let filters = [
             json!({"n": {"$lt": 8}}),
-            json!({"n": {"$lt": 80}}),
-            json!({"n": {"$gte": 5400}}),
-            json!({"n": {"$lt": 5400}}),
+            json!({"n": {"$lt": 90}}),
+            json!({"n": {"$gte": 8100}}),
+            json!({"n": {"$lt": 4500}}),
+            json!({"n": {"$lt": 8100}}),
+            json!({"n": {"$lt": 8100}, "$not": {"n": {"$lt": 900}}}),
             json!({"side": true}),
             json!({"side": false}),
             json!({"n": -1}),
@@ -187,18 +193,25 @@ fn qry_3_filters_of_any_selectivity_leave_k_hits_and_recall() {
         for filter in &filters {
             let parsed = Filter::parse(filter, segment.schema()).unwrap();
             let matching = segment.matching(&parsed, &dead);
-            let (mut good, mut all) = (0, 0);
+            let (mut good, mut good_without, mut all) = (0, 0, 0);
             for q in &queries {
                 let q = vector(segment.schema(), q);
                 let exact = segment.search(&filtered(&q, 10, true, &parsed), &dead).unwrap();
-                let got = segment.search(&filtered(&q, 10, false, &parsed), &dead).unwrap();
+                // so few candidates that most rows are walked to
+                let walk = sluice_segment::Query { ef: 40, ..filtered(&q, 10, false, &parsed) };
+                let got = segment.search(&walk, &dead).unwrap();
                 assert_eq!(got.len() as u64, matching.len().min(10));
+                let without_indexes = old.search(&walk, &dead).unwrap();
+                assert_eq!(without_indexes.len(), got.len());
+                good_without += found(metric, &without_indexes, &exact);
                 assert_eq!(exact.len(), got.len());
                 assert!(got.iter().all(|hit| matching.contains(hit.row)));
                 good += found(metric, &got, &exact);
                 all += exact.len();
             }
-            assert!(good as f64 >= 0.95 * all as f64, "{metric} {filter}: {good} of {all}");
+            for good in [good, good_without] {
+                assert!(good as f64 >= 0.95 * all as f64, "{metric} {filter}: {good} of {all}");
+            }
         }
     }
 }
@@ -216,8 +229,11 @@ fn qry_3_matches_that_lie_far_from_the_query_are_all_found() {
     let segment = sealed(&set, &options(1));
     let filter = Filter::parse(&json!({"far": true}), &schema).unwrap();
     let q = vector(&schema, &[0.5, 0.5]);
-    let got = segment.search(&filtered(&q, 10, false, &filter), &RoaringBitmap::new()).unwrap();
-    assert_eq!(got.len(), 10);
+    // so few candidates that a walk is tried, which does not come so far
+    let query = sluice_segment::Query { ef: 20, ..filtered(&q, 10, false, &filter) };
+    let got = segment.search(&query, &RoaringBitmap::new()).unwrap();
+    let exact = segment.search(&filtered(&q, 10, true, &filter), &RoaringBitmap::new()).unwrap();
+    assert_eq!(got, exact);
     assert!(got.iter().all(|hit| hit.score > 1e5));
 }
 

@@ -8,18 +8,26 @@
 //!   (`$ne`, `$nin`, `$not`) do. `null` in a filter means "no value": `{"a": null}` is `{"a": {"$exists": false}}`.
 //! - Keywords order by their bytes, `false` before `true`; integers and floats compare as numbers of the field's type.
 //!
-//! A filter is parsed against the schema once and then evaluated on a growing set row by row, on a segment column
-//! by column; both give the same rows.
+//! A filter is parsed against the schema once and then evaluated: on a growing set row by row; on a segment by the
+//! indexes of its columns, by whole columns, or on the rows that a walk meets, as `plan` says. All give the same rows.
 
-mod columns;
+mod bits;
+mod bound;
 mod parse;
+mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Ordering;
 
 use sluice_core::{ErrorKind, FieldType, FieldValue};
 use thiserror::Error;
 
-pub(crate) use columns::Bits;
+pub(crate) use bits::Bits;
+pub(crate) use bound::{Bound, Candidates};
+#[cfg(test)]
+use plan::Bounds;
+pub(crate) use plan::{Facts, Plan, choose, patience};
 
 use crate::row::ValueRef;
 

@@ -45,12 +45,14 @@ kinds! {
     CodeScales = 0x8002 "code scales",
     CodeNorms = 0x8003 "code norms",
     CodeMeans = 0x8004 "code means",
+    ColumnIndex = 0x8005 "column index",
 }
 
 impl Kind {
     /// Whether there may be several sections of the kind.
     fn has_parts(self) -> bool {
-        (Self::ColumnStarts..=Self::DictionaryBytes).contains(&self) || self == Self::GraphUpper
+        (Self::ColumnStarts..=Self::DictionaryBytes).contains(&self)
+            || [Self::GraphUpper, Self::ColumnIndex].contains(&self)
     }
 }
 

@@ -44,7 +44,16 @@
 //! CodeScales           0       f32[rows]
 //! CodeNorms            0       f32[rows]: squared length of what the code stands for; l2 only
 //! CodeMeans            0       f32[dimension]
+//!
+//! optional, by field:
+//! ColumnIndex          field   n: u64, values: i64[n] or f64[n] strictly growing (integer, float, timestamp only),
+//!                              starts: u32[n + 1] into rows, rows: u32[..]: for each of the n distinct values of the
+//!                              column the rows that have it, growing. n is the number of words for keyword, 2 for
+//!                              boolean (false, true); 0.0 stands for both zeros
 //! ```
+//! A column index takes 4 bytes for each different value of each row and, for each distinct value of the column, 4
+//! bytes (keyword, boolean) or 12: 4 a row for a keyword of few words, 16 where every row has a number of its own.
+//!
 //! `field` is the field's place in the order of names. On upper levels neighbours are places in the same level, and
 //! `below` is a node's place in the level under it (its row, on level 1).
 //!
@@ -71,7 +80,7 @@ pub const VERSION: u32 = 1;
 /// Set in the kind of a section that a reader may skip.
 pub(crate) const OPTIONAL: u16 = 0x8000;
 
-/// Most sections of a file; 64 fields with four sections each take 256.
+/// Most sections of a file; 64 fields with five sections each take 320.
 pub(crate) const MAX_SECTIONS: usize = 1024;
 
 /// No row; ends a list of neighbours.

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use super::index::Index;
+use crate::column_index::rank;
 use crate::row::ValueRef;
 
 /// The values of one field; row `r` has those from `starts[r]` to `starts[r + 1]`.
@@ -9,6 +11,23 @@ use crate::row::ValueRef;
 pub(crate) struct Column<'a> {
     pub(crate) starts: &'a [u32],
     pub(crate) values: Values<'a>,
+    /// Rows that have a value.
+    pub(crate) present: u32,
+    /// Absent in files that were written before there were indexes.
+    pub(crate) index: Option<Index<'a>>,
+}
+
+impl Column<'_> {
+    /// A number in the order of the column's values: of a word its place in the dictionary, of a float its rank.
+    #[inline]
+    pub(crate) fn rank(&self, at: usize) -> i64 {
+        match self.values {
+            Values::Keyword { ids, .. } => ids[at].into(),
+            Values::Integer(values) | Values::Timestamp(values) => values[at],
+            Values::Float(values) => rank(values[at]),
+            Values::Boolean(values) => values[at].into(),
+        }
+    }
 }
 
 /// The values of a column, by type.

@@ -4,6 +4,7 @@ use bytemuck::AnyBitPattern;
 use sluice_core::{FieldType, Metric, Quantization};
 
 use super::column::{Column, Values, Words};
+use super::index::IndexSpans;
 use crate::SegmentError;
 use crate::codes::code_stride;
 use crate::format::{GraphMeta, Kind, Meta, Table, key_slots};
@@ -55,6 +56,9 @@ struct ColumnSpans {
     values: Span,
     /// Starts and bytes of the words of a keyword column.
     words: Option<(Span, Span)>,
+    index: Option<IndexSpans>,
+    /// Rows that have a value.
+    present: u32,
 }
 
 #[derive(Debug)]
@@ -76,6 +80,7 @@ pub(super) struct Upper<'a> {
 
 /// Finds sections and counts them, so that one too many is noticed.
 struct Finder<'a> {
+    bytes: &'a [u8],
     table: &'a Table,
     found: usize,
 }
@@ -123,7 +128,18 @@ impl Finder<'_> {
             }
             _ => None,
         };
-        Ok(ColumnSpans { kind, starts, values, words })
+        let index = match self.table.find(Kind::ColumnIndex, field) {
+            Some(section) => {
+                self.found += 1;
+                // one start more than there are words; a dictionary without any is refused later
+                let count = words.as_ref().map_or(0, |(starts, _)| (starts.len() / 8).saturating_sub(1));
+                Some(IndexSpans::new(self.bytes, section, (field, kind), count)?)
+            }
+            None => None,
+        };
+        let pairs = cast::<u32>(self.bytes, &starts).windows(2);
+        let present = pairs.filter(|pair| pair[0] != pair[1]).count() as u32;
+        Ok(ColumnSpans { kind, starts, values, words, index, present })
     }
 
     fn codes(&mut self, meta: &Meta) -> Result<CodeSpans, SegmentError> {
@@ -156,7 +172,7 @@ impl Layout {
     pub(super) fn new(bytes: &[u8], table: &Table, meta: &Meta) -> Result<Self, SegmentError> {
         debug_assert_eq!(bytes.as_ptr() as usize % 64, 0);
         let rows = meta.rows as usize;
-        let mut find = Finder { table, found: 0 };
+        let mut find = Finder { bytes, table, found: 0 };
         find.any(Kind::Meta, 0)?;
         let components = rows.saturating_mul(meta.dimension.get());
         let columns = meta.fields.values().zip(0..);
@@ -255,7 +271,12 @@ impl Layout {
                 Values::Keyword { ids: cast(bytes, &spans.values), words: Words { starts, bytes: text } }
             }
         };
-        Column { starts: cast(bytes, &spans.starts), values }
+        Column {
+            starts: cast(bytes, &spans.starts),
+            values,
+            present: spans.present,
+            index: spans.index.as_ref().map(|index| index.view(bytes, spans.kind)),
+        }
     }
 
     /// The neighbours of every row, a fixed number each; empty without a graph.

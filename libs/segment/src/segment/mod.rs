@@ -6,23 +6,24 @@ mod batch;
 mod by_code;
 mod by_vector;
 mod column;
+mod index;
 mod layout;
 mod search;
+mod select;
 mod validate;
 
 use std::path::Path;
 
-use roaring::RoaringBitmap;
 use serde::Serialize;
 use sluice_core::{GraphBuilder, Offset, Quantization, Schema, Timestamp};
 
 pub(crate) use column::{Column, Values};
+pub(crate) use index::Index;
 
-use crate::filter::Bits;
 use crate::format::{self, GraphMeta, Kind, Meta, Table};
 use crate::mapping::Bytes;
 use crate::row::ValueRef;
-use crate::{Filter, RowRef, SegmentError};
+use crate::{RowRef, SegmentError};
 use layout::{CodeView, Layout};
 
 /// An immutable, verified file of live records, with or without a graph.
@@ -194,20 +195,6 @@ impl Segment {
         for place in column.starts[at]..column.starts[at + 1] {
             each(column.values.get(place as usize));
         }
-    }
-
-    /// The rows that pass `filter`, without those in `deleted`.
-    pub fn matching(&self, filter: &Filter, deleted: &RoaringBitmap) -> RoaringBitmap {
-        self.matching_bits(Some(filter), deleted).iter().collect()
-    }
-
-    fn matching_bits(&self, filter: Option<&Filter>, deleted: &RoaringBitmap) -> Bits {
-        let mut found = match filter {
-            Some(filter) => filter.evaluate(self.rows(), &|field| self.column(field)),
-            None => Bits::all(self.rows()),
-        };
-        found.remove(deleted.iter());
-        found
     }
 
     /// Brings into memory what every query reads, so that the first ones do not wait for the disk. Where there are

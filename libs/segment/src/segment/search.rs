@@ -1,9 +1,9 @@
 //! Search over one segment: a walk over its graph, or a scan of the rows that match.
 //!
-//! The rows that pass the filter and are not deleted are known exactly before the search begins, so the choice
-//! between the two is made by counting: few rows are scanned, many are walked to. A walk that finds fewer than `k`,
-//! or that computes more distances than a scan would, is given up for the scan; so `k` live matches come back
-//! whenever `k` exist, at no more than about twice the cost of the scan.
+//! Indexes of columns tell about how many rows match before the search begins (see `select`), and the choice between
+//! the two is made by that: few rows are scanned, many are walked to, and then only rows that the walk meets are asked
+//! whether they match. A walk that finds fewer than `k`, or that computes more distances than a scan would, is given
+//! up for the scan; so `k` live matches come back whenever `k` exist, at no more than about twice the cost of the scan.
 //!
 //! Where the segment has codes, walks and scans go by them, and the nearest are compared once more by their full
 //! vectors; an exact search reads full vectors only.
@@ -15,7 +15,8 @@ use roaring::RoaringBitmap;
 use super::Segment;
 use super::by_code::ByCode;
 use super::by_vector::ByVector;
-use crate::filter::Bits;
+use super::select::{Rows, Selection};
+use crate::filter::{Plan, choose, patience};
 use crate::graph::{Links, Scratch, Target, Walked, beam, descend, pool};
 use crate::near::{Near, TopK, hits};
 use crate::score::Scorer;
@@ -23,6 +24,9 @@ use crate::{Cancelled, Hit, Query};
 
 /// Rows between two looks at the cancelled flag.
 const CHECK_EVERY: usize = 256;
+
+/// Rows that are compared by their full vectors at once: beyond, those that a scan by codes leaves over are fewer.
+const FEW: usize = 96;
 
 thread_local! {
     /// Each thread's memory for searches; it grows to one byte per row of the largest segment searched.
@@ -37,19 +41,19 @@ struct Memory {
 }
 
 /// The rows that may stand in the answer.
-pub(super) enum Live<'a> {
+enum Live<'a> {
     All,
     AllBut(&'a RoaringBitmap),
-    These(Bits),
+    These(Box<Selection<'a>>),
 }
 
 impl Live<'_> {
     #[inline]
-    pub(super) fn contains(&self, row: u32) -> bool {
+    fn contains(&self, row: u32) -> bool {
         match self {
             Self::All => true,
             Self::AllBut(deleted) => !deleted.contains(row),
-            Self::These(rows) => rows.contains(row),
+            Self::These(selection) => selection.contains(row),
         }
     }
 }
@@ -74,22 +78,24 @@ impl Segment {
             return Ok(Vec::new());
         }
         query.check_cancelled()?;
-        let (live, count) = match query.filter {
-            None if deleted.is_empty() => (Live::All, self.rows()),
-            None => {
-                let dead = deleted.range_cardinality(0..self.meta.rows) as usize;
-                (Live::AllBut(deleted), self.rows() - dead)
+        let live = match query.filter {
+            None if deleted.is_empty() => Live::All,
+            None => Live::AllBut(deleted),
+            Some(filter) => Live::These(Box::new(Selection::new(self, filter, deleted))),
+        };
+        // only a choice between walking and scanning needs to know how many there are
+        let (count, most) = match &live {
+            Live::These(selection) if self.has_graph() && !query.exact => {
+                (selection.estimate(), selection.most())
             }
-            filter => {
-                let rows = self.matching_bits(filter, deleted);
-                let count = rows.count();
-                (Live::These(rows), count)
-            }
+            Live::All | Live::These(_) => (self.rows(), self.rows()),
+            Live::AllBut(deleted) => (self.live(deleted), self.live(deleted)),
         };
         let scorer = Scorer::new(self.meta.metric, query.vector.as_slice());
         let vectors = ByVector::new(self, &scorer);
-        let search = Search { segment: self, query, live: &live, count };
-        let coded = if query.exact { None } else { self.codes() };
+        let search = Search { segment: self, query, live: &live, count, most };
+        // comparing so few by their codes first would spare nothing
+        let coded = if query.exact || most <= FEW { None } else { self.codes() };
         let Some(codes) = coded else {
             let mut memory = MEMORY.take();
             let found = search.run(&vectors, query.k, &mut memory.scratch);
@@ -129,8 +135,10 @@ struct Search<'a> {
     segment: &'a Segment,
     query: &'a Query<'a>,
     live: &'a Live<'a>,
-    /// Rows that may stand in the answer.
+    /// Rows that may stand in the answer, or about so many.
     count: usize,
+    /// No more rows than these may stand in it.
+    most: usize,
 }
 
 impl Search<'_> {
@@ -145,12 +153,28 @@ impl Search<'_> {
         let ef = self.query.ef.max(self.query.k).min(rows);
         if !self.query.exact
             && self.segment.has_graph()
-            && !scan_is_cheaper(self.count, ef, rows)
-            && let Some(found) = self.walk(distances, wanted, ef, scratch)?
+            && let (Plan::Walk, limit) = self.plan(ef)
+            && let Some(found) = self.walk(distances, wanted, (ef, limit), scratch)?
         {
             return Ok(found);
         }
         self.scan(distances, wanted)
+    }
+
+    /// How to search, and how many distances a walk may compute.
+    fn plan(&self, ef: usize) -> (Plan, usize) {
+        match self.live {
+            Live::These(selection) => {
+                let facts = selection.facts(self.count, ef);
+                (choose(facts), patience(facts))
+            }
+            Live::All | Live::AllBut(_) => {
+                let (count, rows) = (self.count as u128, self.segment.rows() as u128);
+                // a walk for ef rows of which one in rows / count is live computes 20 x ef x rows / count distances
+                let walks = count * count > 20 * ef as u128 * rows;
+                (if walks { Plan::Walk } else { Plan::Scan }, self.count.saturating_add(64 * ef))
+            }
+        }
     }
 
     /// Walks the graph; `None` when that leads to fewer rows than there are, or too far.
@@ -158,7 +182,7 @@ impl Search<'_> {
         &self,
         distances: &impl Distances,
         wanted: usize,
-        ef: usize,
+        (ef, limit): (usize, usize),
         scratch: &mut Scratch,
     ) -> Result<Option<Vec<Near>>, Cancelled> {
         let (layout, bytes) = (&self.segment.layout, &self.segment.bytes);
@@ -179,10 +203,10 @@ impl Search<'_> {
                 pool(links, starts, (ef, wanted), &target, scratch)?;
                 Walked::Done
             }
-            _ => beam(links, starts, ef, self.count.saturating_add(64 * ef), &target, scratch)?,
+            _ => beam(links, starts, ef, limit, &target, scratch)?,
         };
         let found = scratch.found();
-        let complete = walked == Walked::Done && found.len() >= self.query.k.min(self.count);
+        let complete = walked == Walked::Done && found.len() >= self.query.k.min(self.most);
         Ok(complete.then(|| found[..worth_a_look(found, wanted, self.query.k)].to_vec()))
     }
 
@@ -190,14 +214,16 @@ impl Search<'_> {
     fn scan(&self, distances: &impl Distances, wanted: usize) -> Result<Vec<Near>, Cancelled> {
         let rows = 0..self.segment.meta.rows;
         let in_turn = |rows: &[u32], out: &mut Vec<f32>| distances.distances_in_turn(rows, out);
+        let here_and_there = |rows: &[u32], out: &mut Vec<f32>| distances.distances(rows, out);
         match self.live {
             Live::All => self.scan_rows(rows, in_turn, wanted),
             Live::AllBut(deleted) => {
                 self.scan_rows(rows.filter(|row| !deleted.contains(*row)), in_turn, wanted)
             }
-            Live::These(rows) => {
-                self.scan_rows(rows.iter(), |rows, out| distances.distances(rows, out), wanted)
-            }
+            Live::These(selection) => match selection.all() {
+                Rows::List(rows) => self.scan_rows(rows.into_iter(), here_and_there, wanted),
+                Rows::Bits(rows) => self.scan_rows(rows.iter(), here_and_there, wanted),
+            },
         }
     }
 
@@ -207,7 +233,7 @@ impl Search<'_> {
         distances: impl Fn(&[u32], &mut Vec<f32>),
         wanted: usize,
     ) -> Result<Vec<Near>, Cancelled> {
-        let mut top = TopK::new(wanted, self.count);
+        let mut top = TopK::new(wanted, self.most);
         let mut batch = Vec::with_capacity(CHECK_EVERY);
         let mut lengths = Vec::with_capacity(CHECK_EVERY);
         loop {
@@ -222,13 +248,6 @@ impl Search<'_> {
             batch.iter().zip(&lengths).for_each(|(row, distance)| top.offer(Near::new(*distance, *row)));
         }
     }
-}
-
-/// Whether comparing all `count` rows that match costs less than walking. A walk for `ef` rows of which one in
-/// `rows / count` matches computes about 20 x ef x rows / count distances, in no order that helps the memory.
-fn scan_is_cheaper(count: usize, ef: usize, rows: usize) -> bool {
-    let (count, ef, rows) = (count as u128, ef as u128, rows as u128);
-    count * count <= 20 * ef * rows
 }
 
 /// The query on one level of the graph.

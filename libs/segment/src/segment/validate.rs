@@ -187,7 +187,10 @@ fn column(segment: &Segment, field: usize) -> Checked {
         Values::Boolean(values) => values.iter().all(|v| *v <= 1),
         Values::Integer(_) | Values::Timestamp(_) => true,
     };
-    if sound { Ok(()) } else { refuse(name(Kind::ColumnValues), "a value is impossible") }
+    if !sound {
+        return refuse(name(Kind::ColumnValues), "a value is impossible");
+    }
+    column.index.map_or(Ok(()), |index| index.check(&column, field as u32))
 }
 
 fn graph(segment: &Segment, graph: &GraphMeta) -> Checked {

@@ -47,6 +47,13 @@ pub fn assemble(parts: &[Part]) -> Vec<u8> {
     file
 }
 
+/// The file as a writer would have written it that does not know sections of `kind`.
+pub fn without(bytes: &[u8], kind: u16) -> Vec<u8> {
+    let all = sections(bytes).into_iter();
+    let others = all.filter(|(what, _)| u16::from_le_bytes([what[0], what[1]]) != kind);
+    assemble(&others.map(|(what, at)| (what, bytes[at].to_vec())).collect::<Vec<Part>>())
+}
+
 /// Makes everything right again that does not depend on a section's content: magic numbers, version, length of the
 /// file, checksums.
 pub fn seal(bytes: &mut [u8]) {
