@@ -46,7 +46,7 @@ pub(crate) struct ScanArgs {
 #[derive(Serialize)]
 struct Report {
     bench: &'static str,
-    /// growing: records not yet sealed; segment: sealed without a graph.
+    /// growing: records not yet sealed; segment: sealed without a graph, by full vectors; codes: the same by codes.
     of: &'static str,
     instructions: &'static str,
     rows: usize,
@@ -104,6 +104,10 @@ impl Task<'_> {
         let none = RoaringBitmap::new();
         self.report("segment", 1, |first| {
             black_box(segment.search(&exact(self.query(first)), &none)?);
+            Ok(())
+        })?;
+        self.report("codes", 1, |first| {
+            black_box(segment.search(&plain(self.query(first), K), &none)?);
             Ok(())
         })?;
         for batch in BATCHES {

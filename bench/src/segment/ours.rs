@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use roaring::RoaringBitmap;
 use sluice_core::{
     Dimension, Document, FieldName, FieldType, GraphBuilder, GraphSpec, Key, Metadata, Metric, Offset, Op,
-    Record, Schema, Timestamp, Vector,
+    Quantization, Record, Schema, Timestamp, Vector,
 };
 use sluice_segment::{BuildOptions, Filter, GrowingSet, Query, Segment, SegmentInfo, instruction_set, seal};
 use tempfile::TempDir;
@@ -71,6 +71,7 @@ impl Library for Ours {
         drop(vectors);
         let mut flat = self.options.clone();
         flat.graph.min_records = u32::MAX;
+        flat.quantization = Quantization::None;
         let clock = self.clock.of_threads(rayon::current_num_threads());
         let since = clock.start();
         seal(&set, &flat, &self.path("flat"), &NEVER)?;

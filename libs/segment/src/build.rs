@@ -19,7 +19,7 @@ use crate::{BuildError, Cancelled};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildOptions {
     pub graph: GraphSpec,
-    /// Whether a segment with a graph has codes to walk it by.
+    /// Whether a segment has codes to be walked or scanned by.
     pub quantization: Quantization,
     /// Decides what is left to chance: leaders, levels, the order in which rows enter.
     pub seed: u64,
@@ -35,13 +35,16 @@ pub struct Built {
     pub records: u32,
 }
 
+/// Fewer rows without a graph are scanned by their full vectors: those fit the caches.
+const FEWEST_SCANNED_BY_CODE: usize = 512;
+
 /// Rows between two looks at the cancelled flag.
 const CHECK_EVERY: usize = 1024;
 
 /// Bytes that a build of `rows` rows takes at its peak, beyond its inputs: to be charged before it starts.
 ///
-/// Without a graph that is the order of rows, the key index, the dictionaries and the index of one field. With one come the codes, twice
-/// while points are put in order, and then:
+/// Without a graph that is the order of rows, the key index, the dictionaries, the index of one field, and the codes.
+/// With one come the codes again, while points are put in order, and then:
 /// - bulk: the slots of offers, projections, buckets (4 bytes for each that a row joins,
 ///   twice while they are made), and lists of edges with their lengths, in both directions;
 /// - hnsw_rs: about 700 bytes per point and 64 per edge, of which every point has up to 2 x m on level 0 in each of
@@ -51,20 +54,20 @@ pub fn build_memory(rows: u64, dimension: Dimension, graph: &GraphSpec) -> u64 {
     const PER_ROW: u64 = 272;
     /// Of a thread: a block of points as rows and as panels, tiles, lists.
     const SCRATCH_ROWS: u64 = 2 * 2304;
-    let flat = FIXED.saturating_add(rows.saturating_mul(PER_ROW));
+    /// What codes are made from and compared by, beside themselves.
+    const PER_CODE: u64 = 96;
+    let codes = code_stride(dimension.get()) as u64 + 24;
+    let flat = FIXED.saturating_add(rows.saturating_mul(PER_ROW + codes + PER_CODE));
     if rows < u64::from(graph.min_records) {
         return flat;
     }
     let (m, ef) = (u64::from(graph.m), u64::from(graph.ef_construction));
-    let codes = code_stride(dimension.get()) as u64 + 24;
     let (per_point, once) = match graph.builder {
-        GraphBuilder::HnswRs => {
-            (700 + 2 * m * 64 + 3 * m * 4 + codes, ef * (m * 200 + dimension.get() as u64))
-        }
+        GraphBuilder::HnswRs => (700 + 2 * m * 64 + 3 * m * 4, ef * (m * 200 + dimension.get() as u64)),
         GraphBuilder::Bulk => {
             let buckets = 4 * 2 * (2 * fanout(graph.ef_construction) as u64 + 2);
             let lists = 2 * 2 * m * 8 + 2 * m * 12;
-            (2 * codes + SLOT_MEMORY as u64 + 64 + buckets + lists, SCRATCH_ROWS * (2 * codes + 512))
+            (codes + SLOT_MEMORY as u64 + 64 + buckets + lists, SCRATCH_ROWS * (2 * codes + 512))
         }
     };
     flat.saturating_add(rows.saturating_mul(per_point)).saturating_add(once)
@@ -89,9 +92,12 @@ pub(crate) fn build(
     if rows.len() > MAX_ROWS {
         return Err(BuildError::TooLarge { what: "rows", got: rows.len() as u64, max: MAX_ROWS as u64 });
     }
-    let made = match rows.len() >= options.graph.min_records as usize {
-        true => Some(graph::build(rows, schema.dimension.get(), schema.metric, options, known, cancelled)?),
-        false => None,
+    let (dimension, metric) = (schema.dimension.get(), schema.metric);
+    let made = if rows.len() >= options.graph.min_records as usize {
+        graph::build(rows, dimension, metric, options, known, cancelled)?
+    } else {
+        let coded = rows.len() >= FEWEST_SCANNED_BY_CODE && options.quantization == Quantization::Sq8;
+        Made { graph: None, codes: coded.then(|| graph::codes(rows, dimension, metric)).flatten() }
     };
     let written = write(rows, schema, options, made, path, cancelled);
     if written.is_err()
@@ -108,12 +114,12 @@ fn write(
     rows: &impl Rows,
     schema: &Schema,
     options: &BuildOptions,
-    made: Option<Made>,
+    made: Made,
     path: &Path,
     cancelled: &AtomicBool,
 ) -> Result<(u64, blake3::Hash), BuildError> {
     let mut file = SegmentWriter::create(path)?;
-    let (graph, codes) = made.map_or((None, None), |made| (Some(made.graph), made.codes));
+    let Made { graph, codes } = made;
     let codes = codes.filter(|_| options.quantization == Quantization::Sq8);
     let meta = Meta {
         rows: rows.len() as u32,

@@ -58,10 +58,11 @@ const SPARE: usize = 2;
 /// does not even out.
 const SMALLEST_CODED: usize = 32;
 
-/// A graph, and the codes by which it may be walked.
+/// What searches go by.
 pub(crate) struct Made {
-    pub(crate) graph: Graph,
-    /// Absent where codes do not tell rows apart.
+    /// Absent where rows are scanned.
+    pub(crate) graph: Option<Graph>,
+    /// Absent where codes do not tell rows apart, or nothing is gained by them.
     pub(crate) codes: Option<Codes>,
 }
 
@@ -79,14 +80,8 @@ pub(crate) fn build(
 ) -> Result<Made, Cancelled> {
     let full = FullSpace::new(rows, metric);
     let by_vector = || Equals::find(full.len(), |row| full.look(row), |_, _| true);
-    let codes = (dimension >= SMALLEST_CODED).then(|| Codes::of(rows, dimension, metric));
-    let coded = codes.and_then(|codes| {
-        let space = CodeSpace::new(&codes, full.extras());
-        let equals = Equals::find(full.len(), |row| space.look(row), |a, b| full.are_as_one(a, b));
-        let apart = tell_apart(&full, &space, &equals.firsts());
-        apart.then_some((equals, codes))
-    });
-    let (equals, codes) = coded.map_or_else(|| (by_vector(), None), |(equals, codes)| (equals, Some(codes)));
+    let (equals, codes) = coded(rows, &full, dimension, metric)
+        .map_or_else(|| (by_vector(), None), |(equals, codes)| (equals, Some(codes)));
     let firsts = equals.firsts();
     let spec = &options.graph;
     let mut graph = match (spec.builder, &codes) {
@@ -100,7 +95,25 @@ pub(crate) fn build(
     graph.seeds = full.seeds().to_vec();
     equals.string(&mut graph);
     repair::every_level(&mut graph, &full, cancelled)?;
-    Ok(Made { graph, codes })
+    Ok(Made { graph: Some(graph), codes })
+}
+
+/// Codes of `rows` by which they may be scanned, where codes tell them apart.
+pub(crate) fn codes(rows: &impl Rows, dimension: usize, metric: Metric) -> Option<Codes> {
+    coded(rows, &FullSpace::new(rows, metric), dimension, metric).map(|(_, codes)| codes)
+}
+
+/// Codes of `rows`, and which of them are equal; `None` where codes do not tell rows apart.
+fn coded(
+    rows: &impl Rows,
+    full: &FullSpace<'_>,
+    dimension: usize,
+    metric: Metric,
+) -> Option<(Equals, Codes)> {
+    let codes = (dimension >= SMALLEST_CODED).then(|| Codes::of(rows, dimension, metric))?;
+    let space = CodeSpace::new(&codes, full.extras());
+    let equals = Equals::find(full.len(), |row| space.look(row), |a, b| full.are_as_one(a, b));
+    tell_apart(full, &space, &equals.firsts()).then_some((equals, codes))
 }
 
 /// The bulk graph of some rows, as a graph of all rows.
@@ -217,7 +230,7 @@ mod tests {
         let graph = GraphSpec { builder, m, ef_construction: 40, ..GraphSpec::default() };
         let options = BuildOptions { graph, seed: 3, ..BuildOptions::default() };
         let dimension = vectors[0].len();
-        build(&Vectors(vectors), dimension, metric, &options, None, &AtomicBool::new(false)).unwrap().graph
+        build(&Vectors(vectors), dimension, metric, &options, None, &AtomicBool::new(false)).unwrap().graph.unwrap()
     }
 
     /// What can be reached from `from` by edges `(a, b)`.
