@@ -121,7 +121,12 @@ async fn build(file: PathBuf, records: usize, data: DataArgs) -> Result<BuiltInM
     };
     let pool = ComputePool::new(threads)?;
     let dir = tempfile::tempdir_in(file.parent().context("the configuration lies in a directory")?)?;
-    let options = BuildOptions { graph: spec.graph.clone(), quantization: spec.quantization, seed: 1 };
+    let options = BuildOptions {
+        graph: spec.graph.clone(),
+        quantization: spec.quantization,
+        seed: 1,
+        ..BuildOptions::default()
+    };
     let since = Instant::now();
     let builds = sets.into_iter().enumerate().map(|(at, set)| {
         let (path, options) = (dir.path().join(format!("{at}.seg")), options.clone());

@@ -6,7 +6,7 @@ use std::time::Instant;
 use roaring::RoaringBitmap;
 use sluice_core::channel::{record_blocked, while_blocked};
 use sluice_core::{ByteBudget, BytePermit, IndexSpec, Schema};
-use sluice_segment::{BuildOptions, Built, GrowingSet, Segment, build_memory, merge, seal};
+use sluice_segment::{BuildOptions, Built, GrowingSet, Progress, Segment, build_memory, merge, seal};
 
 use crate::scratch::{Scratch, ScratchFile};
 use crate::seal_policy::largest_fit;
@@ -93,12 +93,17 @@ impl Builder {
     }
 
     /// Seals `set`; `None` when it has no live record.
-    pub(crate) async fn seal(self, set: Arc<GrowingSet>, haste: Haste) -> Result<Option<Made>, IndexerError> {
+    pub(crate) async fn seal(
+        self,
+        set: Arc<GrowingSet>,
+        haste: Haste,
+        progress: Progress,
+    ) -> Result<Option<Made>, IndexerError> {
         let rows = set.live_len() as u64;
         if rows == 0 {
             return Ok(None);
         }
-        let options = self.options(haste);
+        let options = self.options(haste, progress);
         let lane = if rows < u64::from(options.graph.min_records) { Lane::Quick } else { Lane::Graph };
         let permit = self.memory_for(lane, build_memory(rows, self.spec.dimension, &options.graph)).await;
         let file = self.scratch.file();
@@ -129,8 +134,13 @@ impl Builder {
     }
 
     /// Merges the rows of `inputs` that are live in the bitmaps they come with.
-    pub(crate) async fn merge(self, inputs: Vec<Live>, permit: BytePermit) -> Result<Made, IndexerError> {
-        let options = self.options(Haste::None);
+    pub(crate) async fn merge(
+        self,
+        inputs: Vec<Live>,
+        permit: BytePermit,
+        progress: Progress,
+    ) -> Result<Made, IndexerError> {
+        let options = self.options(Haste::None, progress);
         let file = self.scratch.file();
         let schema = Arc::clone(&self.schema);
         let since = Instant::now();
@@ -146,12 +156,12 @@ impl Builder {
         made
     }
 
-    fn options(&self, haste: Haste) -> BuildOptions {
+    fn options(&self, haste: Haste, progress: Progress) -> BuildOptions {
         let mut graph = self.spec.graph.clone();
         if haste == Haste::Flat {
             graph.min_records = u32::MAX;
         }
-        BuildOptions { graph, quantization: self.spec.quantization, seed: SEED }
+        BuildOptions { graph, quantization: self.spec.quantization, seed: SEED, progress }
     }
 }
 

@@ -15,6 +15,7 @@ const PUBLISH_SECONDS: &str = "sluice_indexer_publish_seconds";
 const RETRIES: &str = "sluice_indexer_retries_total";
 const FRESHNESS: &str = "sluice_freshness_seconds";
 const LAG: &str = "sluice_indexer_lag_records";
+const BUILD_PROGRESS: &str = "sluice_indexer_build_progress";
 const SLOW_BUILD: &str = "sluice_indexer_slow_build_seconds";
 const GROWING_RECORDS: &str = "sluice_indexer_growing_records";
 const GROWING_BYTES: &str = "sluice_indexer_growing_bytes";
@@ -34,6 +35,10 @@ pub fn describe() {
     describe_counter!(RETRIES, "calls to the store that failed and were repeated, by stage");
     describe_gauge!(FRESHNESS, Unit::Seconds, "now minus the time of the oldest unpublished record");
     describe_gauge!(LAG, "records of the log that are not in the newest manifest");
+    describe_gauge!(
+        BUILD_PROGRESS,
+        "share that is done of the seal and the merge under way; 0 when there is none"
+    );
     describe_gauge!(SLOW_BUILD, Unit::Seconds, "age of a build beyond `ingest.slow_build_after`; else 0");
     describe_gauge!(GROWING_RECORDS, "records in growing sets, that under seal included");
     describe_gauge!(GROWING_BYTES, Unit::Bytes, "bytes that growing sets are charged for");
@@ -104,6 +109,9 @@ impl WorkerMetrics {
         set(FRESHNESS, status.freshness_seconds(status.beat));
         set(LAG, status.lag() as f64);
         set(SLOW_BUILD, status.slow_build.map_or(0.0, |build| status.beat.seconds_since(build.since)));
+        for (stage, share) in [("seal", status.seal_progress), ("merge", status.merge_progress)] {
+            gauge!(BUILD_PROGRESS, &self.labels_and("stage", stage)).set(share.unwrap_or_default());
+        }
         set(GROWING_RECORDS, status.growing_records as f64);
         set(GROWING_BYTES, status.growing_bytes as f64);
         set(SEGMENTS, status.segments as f64);

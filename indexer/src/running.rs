@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures::{Stream, StreamExt};
 use sluice_core::channel::record_blocked;
 use sluice_core::{ErrorKind, RecordBatch, Timestamp, mishap};
+use sluice_segment::Progress;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -15,7 +16,7 @@ use crate::merge_policy::{self, MergeLimits};
 use crate::publication::{Press, Ready};
 use crate::seal_policy::{self, Decision, SealLimits};
 use crate::snapshot::{Live, Snapshot};
-use crate::stage::{MergeStage, Publishing, SealStage, What, done, take};
+use crate::stage::{Building, MergeStage, Publishing, SealStage, What, done, take};
 use crate::worker::WorkerParams;
 use crate::{EdgeError, Exit, IndexerError, Phase, SlowBuild};
 
@@ -210,8 +211,9 @@ impl Running {
 
     pub(crate) fn build_seal(&mut self, frozen: Frozen, reason: &'static str, haste: Haste) {
         debug!(partition = %self.builder.context.partition, reason, records = frozen.set.live_len(), "sealing");
-        let job = Box::pin(self.builder.clone().seal(Arc::clone(&frozen.set), haste));
-        self.seal = SealStage::Building { frozen, reason, since: self.builder.context.now(), job };
+        let building = self.building();
+        let job = self.builder.clone().seal(Arc::clone(&frozen.set), haste, building.progress.clone());
+        self.seal = SealStage::Building { frozen, reason, building, job: Box::pin(job) };
     }
 
     fn start_merge(&mut self) {
@@ -231,8 +233,13 @@ impl Running {
         let inputs: Vec<Live> = choice.inputs.iter().map(|&i| self.snapshot.segments[i].clone()).collect();
         let reason = choice.reason.as_str();
         debug!(partition = %self.builder.context.partition, reason, segments = inputs.len(), rows, "merging");
-        let job = Box::pin(self.builder.clone().merge(inputs.clone(), permit));
-        self.merge = MergeStage::Building { inputs, reason, since: self.builder.context.now(), job };
+        let building = self.building();
+        let job = self.builder.clone().merge(inputs.clone(), permit, building.progress.clone());
+        self.merge = MergeStage::Building { inputs, reason, building, job: Box::pin(job) };
+    }
+
+    fn building(&self) -> Building {
+        Building { since: self.builder.context.now(), progress: Progress::default() }
     }
 
     /// Publishes the seal that is built, else the merge that is: one publication at a time.
@@ -339,8 +346,8 @@ impl Running {
     /// The older build under way, once it has gone on for longer than a build should. It stands in a thread that
     /// nothing can end: what is to be done, a restart of the process, is somebody else's decision.
     fn slow_build(&self, now: Timestamp) -> Option<SlowBuild> {
-        let building = [("seal", self.seal.building_since()), ("merge", self.merge.building_since())];
-        let builds = building.into_iter().filter_map(|(what, since)| Some(SlowBuild { what, since: since? }));
+        let building = [("seal", self.seal.building()), ("merge", self.merge.building())];
+        let builds = building.into_iter().filter_map(|(what, b)| Some(SlowBuild { what, since: b?.since }));
         let limit = self.slow_build_after.as_secs_f64();
         let oldest = builds.min_by_key(|build| build.since)?;
         if now.seconds_since(oldest.since) <= limit {
@@ -375,6 +382,8 @@ impl Running {
             status.sealing = frozen.is_some();
             status.merging = !matches!(self.merge, MergeStage::Idle);
             status.oldest_unpublished = oldest;
+            status.seal_progress = self.seal.building().map(|building| building.progress.share());
+            status.merge_progress = self.merge.building().map(|building| building.progress.share());
             status.slow_build = slow_build;
         });
         if self.gauged == Timestamp::default() || now.seconds_since(self.gauged) >= BEAT.as_secs_f64() {

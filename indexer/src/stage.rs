@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use futures::future::BoxFuture;
 use sluice_core::Timestamp;
+use sluice_segment::Progress;
 
 use crate::IndexerError;
 use crate::build::Made;
@@ -16,10 +17,16 @@ type SealJob = BoxFuture<'static, Result<Option<Made>, IndexerError>>;
 type MergeJob = BoxFuture<'static, Result<Made, IndexerError>>;
 pub(crate) type PressJob = BoxFuture<'static, (Press, Result<Snapshot, IndexerError>)>;
 
+/// A build under way.
+pub(crate) struct Building {
+    pub(crate) since: Timestamp,
+    pub(crate) progress: Progress,
+}
+
 /// The seal under way; the next one begins when this one is published.
 pub(crate) enum SealStage {
     Idle,
-    Building { frozen: Frozen, reason: &'static str, since: Timestamp, job: SealJob },
+    Building { frozen: Frozen, reason: &'static str, building: Building, job: SealJob },
     Built { frozen: Frozen, reason: &'static str, made: Option<Made> },
     Publishing { frozen: Frozen, reason: &'static str },
 }
@@ -27,7 +34,7 @@ pub(crate) enum SealStage {
 /// The merge under way.
 pub(crate) enum MergeStage {
     Idle,
-    Building { inputs: Vec<Live>, reason: &'static str, since: Timestamp, job: MergeJob },
+    Building { inputs: Vec<Live>, reason: &'static str, building: Building, job: MergeJob },
     Built { inputs: Vec<Live>, reason: &'static str, made: Made },
     Publishing { reason: &'static str, rows: u64 },
 }
@@ -56,9 +63,9 @@ impl SealStage {
         }
     }
 
-    /// When the build under way began.
-    pub(crate) fn building_since(&self) -> Option<Timestamp> {
-        if let Self::Building { since, .. } = self { Some(*since) } else { None }
+    /// The build under way.
+    pub(crate) fn building(&self) -> Option<&Building> {
+        if let Self::Building { building, .. } = self { Some(building) } else { None }
     }
 
     pub(crate) async fn built(&mut self) -> Result<Option<Made>, IndexerError> {
@@ -70,9 +77,9 @@ impl SealStage {
 }
 
 impl MergeStage {
-    /// When the build under way began.
-    pub(crate) fn building_since(&self) -> Option<Timestamp> {
-        if let Self::Building { since, .. } = self { Some(*since) } else { None }
+    /// The build under way.
+    pub(crate) fn building(&self) -> Option<&Building> {
+        if let Self::Building { building, .. } = self { Some(building) } else { None }
     }
 
     pub(crate) async fn built(&mut self) -> Result<Made, IndexerError> {

@@ -52,6 +52,9 @@ pub struct WorkerStatus {
     /// Time of the oldest record that has not come, because its reader waits for dead letters to be stored. Set by
     /// whoever opened the input, and counted in freshness.
     pub held_back: Option<Timestamp>,
+    /// How far the builds under way are, 0 to 1; `None` when nothing is built.
+    pub seal_progress: Option<f64>,
+    pub merge_progress: Option<f64>,
     /// The seal or merge that has been built for longer than it should, and since when.
     pub slow_build: Option<SlowBuild>,
     /// When the last manifest was published by this worker.

@@ -13,7 +13,7 @@ use crate::format::{GraphMeta, Kind, MAX_ROWS, Meta, SegmentWriter, key_hash, ke
 use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY, fanout};
 use crate::row::Rows;
 use crate::score::inverse_norm;
-use crate::{BuildError, Cancelled};
+use crate::{BuildError, Cancelled, Progress};
 
 /// How a segment is built.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct BuildOptions {
     pub quantization: Quantization,
     /// Decides what is left to chance: leaders, levels, the order in which rows enter.
     pub seed: u64,
+    /// Told how far the build is; a build needs one of its own.
+    pub progress: Progress,
 }
 
 /// A segment's file, written and synced.
@@ -107,6 +109,7 @@ pub(crate) fn build(
         tracing::warn!(%error, path = %path.display(), "an unfinished segment was not removed");
     }
     let (bytes, digest) = written?;
+    options.progress.reached(1.0);
     Ok(Built { path: path.to_owned(), bytes, digest, records: rows.len() as u32 })
 }
 

@@ -126,3 +126,27 @@ fn seg_4_groups_that_a_code_cannot_tell_apart_are_walked_by_full_vectors() {
     let got = recall(&segment, &queries);
     assert!(got >= 0.95, "{got}");
 }
+
+#[test]
+fn a_build_tells_how_far_it_is_and_ends_with_all() {
+    let schema = schema(48, METRICS[0], &[]);
+    let set = set_of(&schema, &clustered(5, 12_000, 0, 48, 40).0);
+    let options = options(1);
+    let (progress, done) = (options.progress.clone(), std::sync::atomic::AtomicBool::new(false));
+    let seen = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut seen = Vec::new();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                seen.push(progress.share());
+                std::thread::yield_now();
+            }
+            seen
+        });
+        sealed_bytes(&set, &options);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        watcher.join().unwrap()
+    });
+    assert!(seen.is_sorted(), "progress went back");
+    assert!(seen.iter().any(|share| (0.1..0.9).contains(share)), "nothing was told on the way");
+    assert_eq!(options.progress.share(), 1.0);
+}

@@ -178,8 +178,12 @@ impl Hand {
         std::fs::create_dir_all(&self.dir).unwrap();
         let id = self.owner.new_segment_id();
         let path = self.dir.join(format!("{}-{id}.seg", self.owner.partition().partition));
-        let options =
-            BuildOptions { graph: self.spec.graph.clone(), quantization: self.spec.quantization, seed: 7 };
+        let options = BuildOptions {
+            graph: self.spec.graph.clone(),
+            quantization: self.spec.quantization,
+            seed: 7,
+            ..BuildOptions::default()
+        };
         let built = seal(set, &options, &path, &AtomicBool::new(false)).unwrap();
         let segment = Segment::open(&built.path).unwrap();
         for key in touched {

@@ -125,8 +125,9 @@ fn bulk_of<S: Space>(
     cancelled: &AtomicBool,
 ) -> Result<Graph, Cancelled> {
     let rows = space.len();
+    let control = bulk::Control { cancelled, progress: Some(&options.progress) };
     if firsts.len() == rows {
-        return bulk::build(space, &options.graph, options.seed, known, cancelled);
+        return bulk::build(space, &options.graph, options.seed, known, &control);
     }
     // edges that are known name rows; those of rows that do not enter are of no use
     let known = known.map(|known| {
@@ -143,7 +144,7 @@ fn bulk_of<S: Space>(
         }
     });
     let known: Option<Known<'_>> = known.as_ref().map(|k| k as Known<'_>);
-    let part = bulk::build(space.reordered(firsts), &options.graph, options.seed, known, cancelled)?;
+    let part = bulk::build(space.reordered(firsts), &options.graph, options.seed, known, &control)?;
     let mut level0 = vec![crate::format::NO_ROW; rows * part.stride0];
     for (list, row) in part.level0.chunks_exact(part.stride0).zip(firsts) {
         let places = level0[*row as usize * part.stride0..].iter_mut();
@@ -230,7 +231,10 @@ mod tests {
         let graph = GraphSpec { builder, m, ef_construction: 40, ..GraphSpec::default() };
         let options = BuildOptions { graph, seed: 3, ..BuildOptions::default() };
         let dimension = vectors[0].len();
-        build(&Vectors(vectors), dimension, metric, &options, None, &AtomicBool::new(false)).unwrap().graph.unwrap()
+        build(&Vectors(vectors), dimension, metric, &options, None, &AtomicBool::new(false))
+            .unwrap()
+            .graph
+            .unwrap()
     }
 
     /// What can be reached from `from` by edges `(a, b)`.

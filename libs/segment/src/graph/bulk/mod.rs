@@ -20,18 +20,18 @@ mod partition;
 mod slots;
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use sluice_core::GraphSpec;
 
 use super::space::{Part, Space, mixed};
 use super::{Graph, Level, SPARE};
-use crate::Cancelled;
 use crate::build::check_cancelled;
 use crate::format::NO_ROW;
 use crate::kernels::codes::BEST;
 use crate::mapping::on_huge_pages;
+use crate::{Cancelled, Progress};
 use leaf::Leaf;
 use link::Lists;
 use partition::{Buckets, Plan};
@@ -50,6 +50,26 @@ const SMALLEST_LEVEL: usize = 2;
 
 /// Edges that are known before the build, as when segments are merged: appends the neighbours of a point.
 pub(crate) type Known<'a> = &'a (dyn Fn(u32, &mut Vec<u32>) + Sync);
+
+/// Shares of a build that are done once level 0 is partitioned, compared and linked.
+const SPLIT: f64 = 0.05;
+const COMPARED: f64 = 0.75;
+const LINKED: f64 = 0.9;
+
+/// What a build is told and tells while it runs.
+pub(super) struct Control<'a> {
+    pub(super) cancelled: &'a AtomicBool,
+    /// Absent for a part whose share is not told apart.
+    pub(super) progress: Option<&'a Progress>,
+}
+
+impl Control<'_> {
+    fn reached(&self, share: f64) {
+        if let Some(progress) = self.progress {
+            progress.reached(share);
+        }
+    }
+}
 
 /// How much work is done for how good a graph.
 #[derive(Debug, Clone)]
@@ -90,14 +110,14 @@ pub(super) fn build<S: Space>(
     spec: &GraphSpec,
     seed: u64,
     known: Option<Known<'_>>,
-    cancelled: &AtomicBool,
+    control: &Control<'_>,
 ) -> Result<Graph, Cancelled> {
     let m = spec.m.clamp(4, 64) as usize;
     let (stride0, stride) = (2 * m, m + SPARE);
     let effort = Effort::new(spec, known.is_some());
     let plan = Plan::new(effort.fanout);
     let everything: Vec<u32> = (0..space.len() as u32).collect();
-    let first = partition::split(&space, everything, &plan, seed, cancelled)?;
+    let first = partition::split(&space, everything, &plan, seed, control.cancelled)?;
     let (space, order, buckets) = reorder(space, first);
     let place = inverse(&order);
     let renumbered = |point: u32, out: &mut Vec<u32>| {
@@ -107,7 +127,8 @@ pub(super) fn build<S: Space>(
         }
     };
     let known: Option<Known<'_>> = if known.is_some() { Some(&renumbered) } else { None };
-    let lists = level(&space, buckets, 2 * m - SPARE, &effort, seed, known, cancelled)?;
+    let lists = level(&space, buckets, 2 * m - SPARE, &effort, seed, known, control)?;
+    control.reached(LINKED);
     let level0 = in_old_order(&lists, stride0, &order);
     drop(lists);
     let mut upper = Vec::new();
@@ -122,7 +143,7 @@ pub(super) fn build<S: Space>(
             (m, stride),
             &effort,
             mixed(seed ^ number),
-            cancelled,
+            control.cancelled,
         )?);
         number += 1;
         rows.retain(|row| stands_on(*row, seed, number));
@@ -171,8 +192,9 @@ fn level<S: Space>(
     effort: &Effort,
     seed: u64,
     known: Option<Known<'_>>,
-    cancelled: &AtomicBool,
+    control: &Control<'_>,
 ) -> Result<Lists, Cancelled> {
+    let cancelled = control.cancelled;
     for (parts, fanout) in effort.scales.iter().filter(|(parts, _)| space.len() >= parts * SMALLEST_PART) {
         let seed = mixed(seed ^ *parts as u64);
         let mut points = vec![Vec::new(); *parts];
@@ -192,9 +214,13 @@ fn level<S: Space>(
         offer_known(space, &slots, &projections, known, cancelled)?;
     }
     buckets.sort_by_key(|bucket| std::cmp::Reverse(bucket.len()));
+    let pairs = |bucket: &Vec<u32>| (bucket.len() * bucket.len()) as u64;
+    let (all, compared) = (buckets.iter().map(pairs).sum::<u64>(), AtomicU64::new(0));
     buckets.par_iter().with_max_len(1).try_for_each_init(Leaf::default, |leaf, bucket| {
         check_cancelled(cancelled)?;
         leaf.offer(space, bucket, effort.neighbours, &projections, &slots);
+        let compared = compared.fetch_add(pairs(bucket), Ordering::Relaxed) + pairs(bucket);
+        control.reached(SPLIT + (COMPARED - SPLIT) * compared as f64 / all.max(1) as f64);
         Ok(())
     })?;
     drop((buckets, projections));
@@ -259,7 +285,8 @@ fn upper_level<S: Space>(
     let everything = (0..part.len() as u32).collect();
     let buckets = partition::split(&part, everything, &plan, seed, cancelled)?.buckets;
     let effort = Effort { neighbours: BEST, scales: Vec::new(), ..effort.clone() };
-    let lists = level(&part, buckets, m, &effort, seed, None, cancelled)?;
+    let control = Control { cancelled, progress: None };
+    let lists = level(&part, buckets, m, &effort, seed, None, &control)?;
     let same: Vec<u32> = (0..rows.len() as u32).collect();
     Ok(Level { rows: rows.to_vec(), below: Vec::new(), neighbours: in_old_order(&lists, stride, &same) })
 }
