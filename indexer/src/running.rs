@@ -344,7 +344,7 @@ impl Running {
     }
 
     /// The older build under way, once it has gone on for longer than a build should. It stands in a thread that
-    /// nothing can end: what is to be done, a restart of the process, is somebody else's decision.
+    /// nothing can end, or waits for one behind such a build: what is to be done is somebody else's decision.
     fn slow_build(&self, now: Timestamp) -> Option<SlowBuild> {
         let building = [("seal", self.seal.building()), ("merge", self.merge.building())];
         let builds = building.into_iter().filter_map(|(what, b)| Some(SlowBuild { what, since: b?.since }));

@@ -58,7 +58,10 @@ pub(crate) fn partition(
     let Some(snapshot) = view.partitions().get(partition as usize).and_then(Option::as_ref) else {
         return Ok(lists);
     };
-    let together = asks.len().div_ceil(rayon::current_num_threads()).max(1);
+    // segments keep the threads busy first; asks are parted only where there are more threads
+    let segments: usize = view.partitions().iter().flatten().map(|p| p.segments().len()).sum();
+    let groups = rayon::current_num_threads().div_ceil(segments.max(1));
+    let together = asks.len().div_ceil(groups).max(1);
     let jobs: Vec<Job<'_>> = (0u32..)
         .zip(snapshot.segments())
         .flat_map(|(at, (segment, deleted))| {

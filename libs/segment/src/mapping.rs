@@ -61,11 +61,21 @@ impl Bytes {
 
     /// Asks the system to read `part` of these bytes ahead; a refusal changes nothing.
     pub(crate) fn will_need(&self, part: &[u8]) {
+        self.advise(Advice::WillNeed, part);
+    }
+
+    /// Tells the system that `part` is read here and there: what lies around a page is not read along with it, which
+    /// would push out what is needed where memory is short.
+    pub(crate) fn read_here_and_there(&self, part: &[u8]) {
+        self.advise(Advice::Random, part);
+    }
+
+    fn advise(&self, advice: Advice, part: &[u8]) {
         if let Self::Mapped(map) = self
             && let Some(from) = (part.as_ptr() as usize).checked_sub(map.as_ptr() as usize)
-            && let Err(error) = map.advise_range(Advice::WillNeed, from, part.len())
+            && let Err(error) = map.advise_range(advice, from, part.len())
         {
-            tracing::debug!(%error, "read-ahead was refused");
+            tracing::debug!(%error, ?advice, "advice about a mapping was refused");
         }
     }
 }

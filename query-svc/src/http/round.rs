@@ -2,9 +2,11 @@
 //! until each has its k or there are no more (QRY-3).
 
 use std::collections::VecDeque;
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use rayon::prelude::*;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -101,17 +103,25 @@ async fn round(
 
     let begun = Instant::now();
     let (of, tasks, room, group) = (Arc::clone(view), Arc::clone(tasks), Arc::clone(room), group.to_vec());
-    let settle = move |_: &AtomicBool| {
-        let one = |(at, (place, want)): (usize, &(usize, usize))| {
+    let settle = move |cancelled: &AtomicBool| {
+        let lists_of = |at: usize| lists.iter_mut().filter_map(|lists| lists.get_mut(at)).map(take).collect();
+        let lists: Vec<Vec<Vec<Candidate>>> = (0..group.len()).map(lists_of).collect();
+        let one = |((place, want), lists): (&(usize, usize), Vec<Vec<Candidate>>)| {
+            if cancelled.load(Ordering::Relaxed) {
+                return Err(ApiError::Deadline(Vec::new()));
+            }
             let Task { search, include, .. } = &tasks[*place];
-            let of_this = lists.iter_mut().filter_map(|lists| lists.get_mut(at)).map(std::mem::take);
-            let settled = settle(&of, search, of_this.collect(), *want);
+            let settled = settle(&of, search, lists, *want);
             match settled.short {
                 true => Ok(None),
                 false => Ok(Some((settled.superseded, render(&of, &settled.hits, *include, &room)?))),
             }
         };
-        group.iter().enumerate().map(one).collect::<Result<Vec<Outcome>, ApiError>>()
+        match lists.len() {
+            // handing a single one to another thread costs more than it gives
+            1 => group.iter().zip(lists).map(one).collect::<Result<Vec<Outcome>, ApiError>>(),
+            _ => group.par_iter().zip(lists).map(one).collect(),
+        }
     };
     let outcomes = app.fan_out.run(ticket, settle).await?;
     metrics::stage("settle", begun.elapsed());

@@ -53,6 +53,17 @@ impl<'a> ByCode<'a> {
 }
 
 impl Distances for ByCode<'_> {
+    fn distances_in_turn(&self, rows: &[u32], out: &mut Vec<f32>) {
+        let (fours, rest) = rows.as_chunks::<4>();
+        for four in fours {
+            let sums = (self.kernels.dot4)(four.map(|row| self.code(row)), &self.query.codes);
+            out.extend(four.iter().zip(sums).map(|(row, sum)| self.distance(*row, sum)));
+        }
+        for row in rest {
+            out.push(self.distance(*row, (self.kernels.dot)(self.code(*row), &self.query.codes)));
+        }
+    }
+
     fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
         let (fours, rest) = rows.as_chunks::<4>();
         rows.iter().take(4 * AHEAD).for_each(|row| prefetch(self.code(*row)));

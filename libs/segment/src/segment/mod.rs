@@ -205,8 +205,12 @@ impl Segment {
         let cold = |entry: &&format::Entry| {
             coded && [Kind::Vectors as u16, Kind::MetadataBytes as u16].contains(&entry.kind)
         };
-        for entry in self.table.entries().iter().filter(|entry| !cold(entry)) {
+        for entry in self.table.entries() {
             let section = &self.bytes[entry.start as usize..(entry.start + entry.length) as usize];
+            if cold(&entry) {
+                self.bytes.read_here_and_there(section);
+                continue;
+            }
             self.bytes.will_need(section);
             let touched: u64 = section.iter().step_by(PAGE).map(|b| u64::from(*b)).sum();
             std::hint::black_box(touched);

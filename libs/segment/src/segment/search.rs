@@ -3,7 +3,7 @@
 //! Indexes of columns tell about how many rows match before the search begins (see `select`), and the choice between
 //! the two is made by that: few rows are scanned, many are walked to, and then only rows that the walk meets are asked
 //! whether they match. A walk that finds fewer than `k`, or that computes more distances than a scan would, is given
-//! up for the scan; so `k` live matches come back whenever `k` exist, at no more than about twice the cost of the scan.
+//! up for the scan; so `k` live matches come back whenever `k` exist, at no more than a few times the cost of the scan.
 //!
 //! Where the segment has codes, walks and scans go by them, and the nearest are compared once more by their full
 //! vectors; an exact search reads full vectors only.
@@ -100,13 +100,18 @@ impl Segment {
             let mut memory = MEMORY.take();
             let found = search.run(&vectors, query.k, &mut memory.scratch);
             MEMORY.set(memory);
-            return Ok(hits(found?.into_iter(), &scorer, query.bound));
+            return Ok(hits(found?.rows.into_iter(), &scorer, query.bound));
         };
         let mut memory = MEMORY.take();
         let by_code = ByCode::new(codes, self.meta.metric, &scorer, &mut memory.query);
-        let found = search.run(&by_code, query.k.saturating_add(again(query.k)), &mut memory.scratch);
+        let wanted = query.k.saturating_add(again(query.k));
+        let found = search.run(&by_code, wanted, &mut memory.scratch);
         MEMORY.set(memory);
-        let found = vectors.order(&found?, query.k);
+        let found = found?;
+        let found = match found.scanned && is_crowded(&found.rows, wanted, query.k) {
+            true => search.scan(&vectors, query.k)?,
+            false => vectors.order(&found.rows, query.k),
+        };
         Ok(hits(found.into_iter(), &scorer, query.bound))
     }
 }
@@ -130,6 +135,19 @@ fn worth_a_look(found: &[Near], wanted: usize, k: usize) -> usize {
     found.len()
 }
 
+/// Whether copies of one vector, coded a little too near, may have kept others out of a scan for `wanted` rows: they
+/// took more places than there are hits.
+fn is_crowded(found: &[Near], wanted: usize, k: usize) -> bool {
+    found.len() >= wanted && found.chunk_by(|a, b| a.is_as_near_as(*b)).any(|run| run.len() > k)
+}
+
+/// Rows in rank order, and how they were found.
+struct Found {
+    rows: Vec<Near>,
+    /// By comparing all of them; else by a walk.
+    scanned: bool,
+}
+
 /// One search over one segment.
 struct Search<'a> {
     segment: &'a Segment,
@@ -148,7 +166,7 @@ impl Search<'_> {
         distances: &impl Distances,
         wanted: usize,
         scratch: &mut Scratch,
-    ) -> Result<Vec<Near>, Cancelled> {
+    ) -> Result<Found, Cancelled> {
         let rows = self.segment.rows();
         let ef = self.query.ef.max(self.query.k).min(rows);
         if !self.query.exact
@@ -156,9 +174,9 @@ impl Search<'_> {
             && let (Plan::Walk, limit) = self.plan(ef)
             && let Some(found) = self.walk(distances, wanted, (ef, limit), scratch)?
         {
-            return Ok(found);
+            return Ok(Found { rows: found, scanned: false });
         }
-        self.scan(distances, wanted)
+        Ok(Found { rows: self.scan(distances, wanted)?, scanned: true })
     }
 
     /// How to search, and how many distances a walk may compute.

@@ -117,13 +117,14 @@ fn assign<S: Space>(
             check_cancelled(cancelled)?;
             space.gather(points, rows);
             nearest.reset(points.len(), fanout);
-            let unbounded = &[f32::NEG_INFINITY; TILE];
+            let nothing_below = &[f32::NEG_INFINITY; TILE];
             let kernels = code_kernels();
             // the other way round, as the kernel that starts wants it
-            space.tile((&columns, 0), (rows, 0), Bounds { rows: unbounded, columns: unbounded }, out);
+            let no_marks = Bounds { rows: nothing_below, columns: nothing_below };
+            space.tile((&columns, 0), (rows, 0), no_marks, out);
             (kernels.start)(out, leaders.len().min(TILE), false, 0, nearest.receivers(0));
             for tile in 1..leaders.len().div_ceil(TILE) {
-                let bounds = Bounds { rows: nearest.bounds(0), columns: unbounded };
+                let bounds = Bounds { rows: nearest.bounds(0), columns: nothing_below };
                 space.tile((rows, 0), (&columns, tile), bounds, out);
                 let there = valid(leaders.len(), tile);
                 out.row_masks.iter_mut().for_each(|mask| *mask &= there);

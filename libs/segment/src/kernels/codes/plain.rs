@@ -97,11 +97,13 @@ fn bits(mask: u64) -> impl Iterator<Item = usize> {
     (0..TILE).filter(move |bit| mask >> bit & 1 == 1)
 }
 
+#[inline(always)]
 pub(super) fn panel(rows: &[u8], stride: usize, panel: &mut [u32]) {
     panel_from(rows, stride, 0, panel);
 }
 
 /// The steps of a panel from group `first` on.
+#[inline(always)]
 pub(super) fn panel_from(rows: &[u8], stride: usize, first: usize, panel: &mut [u32]) {
     for (row, codes) in rows.chunks_exact(stride).take(TILE).enumerate() {
         let fours = codes.as_chunks::<4>().0.iter();
