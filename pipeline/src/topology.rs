@@ -67,6 +67,8 @@ pub enum RunError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("{path}: {source}")]
     Directory { path: String, source: std::io::Error },
+    #[error("there is no store in {0}: give --data-dir, or a configuration with store.url")]
+    NoStore(String),
     #[error("{0}")]
     Index(#[from] EnsureError),
     #[error("{0}")]
@@ -94,6 +96,7 @@ impl RunError {
             Self::Pool(e) => e.kind(),
             Self::Query(e) => e.kind(),
             Self::Listen { .. } | Self::Directory { .. } | Self::Http(_) => ErrorKind::Unavailable,
+            Self::NoStore(_) => ErrorKind::NotFound,
             Self::Metrics(_) | Self::Bug(..) => ErrorKind::Internal,
             Self::Stopped => ErrorKind::Closed,
         }
@@ -117,6 +120,18 @@ pub fn open_store(config: &Config) -> Result<Store, RunError> {
         make_directory(&config.data_dir.join("store"))?;
     }
     Ok(Store::open(&config.store_config()?)?)
+}
+
+/// As [`open_store`], for who only looks at a store or clears it up: one that is not there yet is no empty store.
+///
+/// # Errors
+/// When the store cannot be opened, or is a directory that does not exist.
+pub fn open_existing_store(config: &Config) -> Result<Store, RunError> {
+    let directory = config.data_dir.join("store");
+    if config.store.url.is_empty() && !directory.is_dir() {
+        return Err(RunError::NoStore(directory.display().to_string()));
+    }
+    open_store(config)
 }
 
 impl Edges {

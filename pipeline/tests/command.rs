@@ -200,3 +200,14 @@ fn standard_input_is_loaded_and_completions_are_written() {
     assert_eq!((output.status.code(), report["loaded"].as_u64()), (Some(0), Some(1)));
     assert!(run(dir.path(), "completions bash").1.contains("check-config"));
 }
+
+#[test]
+fn tools_refuse_a_directory_without_a_store_and_make_none() {
+    let dir = tempfile::tempdir().unwrap();
+    for tool in ["scrub", "gc --dry-run", "inspect"] {
+        let (code, _, error) = run(dir.path(), tool);
+        assert_ne!(code, 0, "{tool}");
+        assert!(error.contains("there is no store in") && error.contains("--data-dir"), "{tool}: {error}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}

@@ -45,7 +45,7 @@ pub enum ApiError {
     SpecDiffers(Vec<SpecDifference>),
     #[error("the offsets asked for were not visible within {waited_ms} ms")]
     NotVisible { waited_ms: u64, offsets: BTreeMap<u32, u64> },
-    #[error("the body has more than {max} bytes")]
+    #[error("the body has more than {max} bytes (limits.max_request_bytes)")]
     BodyTooLarge { max: usize },
     #[error("the answer would have more than {max} bytes: ask for fewer records or leave vectors out")]
     AnswerTooLarge { max: usize },
@@ -63,6 +63,9 @@ pub enum ApiError {
     LogUnavailable(String),
     #[error("the log refuses: {0}")]
     LogRefused(String),
+    /// One search of a batch, by its place, and what is wrong with it.
+    #[error("searches[{at}]: {error}")]
+    OfBatch { at: usize, error: Box<ApiError> },
     /// What happened stays in the log of the service.
     #[error("the store cannot be reached")]
     StoreUnavailable(String),
@@ -94,6 +97,7 @@ pub(crate) struct Face {
 impl ApiError {
     pub(crate) fn face(&self) -> Face {
         let (status, code, title) = match self {
+            Self::OfBatch { error, .. } => return error.face(),
             Self::Body(_) => (400, "malformed_body", "Malformed request body"),
             Self::Invalid(_) => (400, "invalid_request", "Invalid request"),
             Self::Vector(VectorError::Dimension { .. }) => {
@@ -132,8 +136,16 @@ impl ApiError {
         Face { status, code, title }
     }
 
+    /// The same of search number `at` of a batch.
+    pub(crate) fn of_batch(self, at: usize) -> Self {
+        Self::OfBatch { at, error: Box::new(self) }
+    }
+
     /// What the error makes its handler do.
     pub fn kind(&self) -> ErrorKind {
+        if let Self::OfBatch { error, .. } = self {
+            return error.kind();
+        }
         match self.face().status {
             404 => ErrorKind::NotFound,
             409 => ErrorKind::Conflict,
@@ -149,6 +161,7 @@ impl ApiError {
     pub(crate) fn internal_detail(&self) -> String {
         match self {
             Self::StoreUnavailable(detail) | Self::StoreCorrupt(detail) => detail.clone(),
+            Self::OfBatch { at, error } => format!("searches[{at}]: {}", error.internal_detail()),
             other => other.to_string(),
         }
     }

@@ -62,7 +62,8 @@ pub struct SearchRequest {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict_json")]
     #[schema(value_type = Option<Object>, example = json!({"section": "web"}))]
     pub filter: Option<Value>,
-    /// Candidates kept while a graph is searched; the index's own `graph.ef` unless given.
+    /// Candidates kept while a graph is searched; unless given the index's own `graph.ef`, or half as many again as `k`
+    /// when that is more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ef: Option<usize>,
     /// Scan every record instead of walking graphs.

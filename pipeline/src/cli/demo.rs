@@ -224,7 +224,7 @@ fn invitation(url: &str, query: &Path, records: usize) -> String {
          more like nginx, web applications only:\n  curl -s {search} {header} \\\n    \
          -d '{{\"id\": \"nginx\", \"k\": 5, \"filter\": {{\"section\": \"web\"}}}}'\n\n\
          by vector (that of apache2):\n  curl -s {search} {header} -d @{}\n\n\
-         and: sluice status, sluice search packages --id vim, {url}/openapi.json\n\
+         and: sluice status --url {url}, sluice search packages --id vim --url {url}, {url}/openapi.json\n\
          Ctrl-C stops; started again it serves at once.\n",
         query.display()
     )

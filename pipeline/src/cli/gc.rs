@@ -11,7 +11,7 @@ use sluice_snapshotter::{GcOptions, gc};
 use super::CliError;
 use super::options::Common;
 use super::output::Output;
-use crate::topology::open_store;
+use crate::topology::open_existing_store;
 
 const EXAMPLES: &str = "\
 Safe at any time, beside running indexers and query services: what a reader may still hold is kept for --grace.
@@ -38,7 +38,7 @@ pub struct GcArgs {
 
 pub(super) async fn run(common: &Common, args: GcArgs, out: Output) -> Result<ExitCode, CliError> {
     let config = common.load()?;
-    let store = open_store(&config)?;
+    let store = open_existing_store(&config)?;
     let options = GcOptions {
         retain: args.retain.unwrap_or(config.gc.retain),
         grace: args.grace.unwrap_or(config.gc.grace),

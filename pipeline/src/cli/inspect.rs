@@ -13,7 +13,7 @@ use sluice_snapshotter::{Chain, Manifest, Registry, SegmentCache, Store, StoredS
 use super::CliError;
 use super::options::Common;
 use super::output::{Output, size, table};
-use crate::topology::open_store;
+use crate::topology::open_existing_store;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -113,7 +113,7 @@ pub(super) async fn run(common: &Common, args: InspectArgs, out: Output) -> Resu
         return Ok(ExitCode::SUCCESS);
     }
     let config = common.load()?;
-    let store = open_store(&config)?;
+    let store = open_existing_store(&config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = Registry::new(store.clone(), clock);
     let Some(name) = &args.index else {

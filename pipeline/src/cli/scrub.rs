@@ -9,7 +9,7 @@ use sluice_snapshotter::{ScrubOptions, scrub};
 use super::CliError;
 use super::options::Common;
 use super::output::{self, Output};
-use crate::topology::open_store;
+use crate::topology::open_existing_store;
 
 const EXAMPLES: &str = "\
 Exit code 1 when something is missing or damaged; what nobody needs (orphan, foreign) is told and is no failure.
@@ -29,7 +29,7 @@ pub struct ScrubArgs {
 }
 
 pub(super) async fn run(common: &Common, args: ScrubArgs, out: Output) -> Result<ExitCode, CliError> {
-    let store = open_store(&common.load()?)?;
+    let store = open_existing_store(&common.load()?)?;
     let bar = output::bar(out, Some(0), "{spinner} {bytes}/{total_bytes} {wide_bar} {bytes_per_sec} {msg}")?;
     let options = ScrubOptions { index: args.index, shallow: args.shallow };
     let shown = bar.clone();

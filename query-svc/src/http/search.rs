@@ -73,12 +73,13 @@ pub(crate) async fn batch(
     }
     let consistency = query::strictest(request.searches.iter().filter_map(|s| s.consistency.as_ref()));
     let info = index.info();
-    let plan = |search| query::plan(&app, &info, search);
-    let plans = request.searches.into_iter().map(plan).collect::<Result<Vec<_>, _>>()?;
+    let plan = |(at, search)| query::plan(&app, &info, search).map_err(|error| error.of_batch(at));
+    let plans = request.searches.into_iter().enumerate().map(plan).collect::<Result<Vec<_>, _>>()?;
     let view = query::view(&app, &index, consistency.as_ref()).await?;
     let ticket = app.fan_out.admit().await?;
     let tasks = stream::iter(plans)
-        .map(|plan| task(&app, &ticket, &view, plan))
+        .enumerate()
+        .map(async |(at, plan)| task(&app, &ticket, &view, plan).await.map_err(|e| e.of_batch(at)))
         .buffered(app.fan_out.threads())
         .try_collect()
         .await?;
