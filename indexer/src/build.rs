@@ -18,6 +18,8 @@ use crate::{ComputePool, IndexerError, Lane};
 const SEED: u64 = 0x736c_7569_6365;
 /// Part of the budget that is kept for segments without a graph, which need little and come often.
 const QUICK_PART: usize = 16;
+/// That part is no smaller than this, as far as a quarter of all is enough for it: two builds at least go on at once.
+const QUICK_LEAST: usize = 6 << 20;
 /// Part of the budget that is kept for seals with a graph, so that no merge stands between a record and its manifest.
 const GRAPH_PART: usize = 4;
 
@@ -30,9 +32,11 @@ pub struct BuildBudget {
 }
 
 impl BuildBudget {
-    /// A sixteenth of `bytes` for segments without a graph, a quarter for seals with one, the rest for merges.
+    /// A sixteenth of `bytes` for segments without a graph (where that is little, up to a quarter), a quarter for seals
+    /// with one, the rest for merges.
     pub fn new(bytes: usize) -> Self {
-        let (quick, graphs) = (bytes / QUICK_PART, bytes / GRAPH_PART);
+        let graphs = bytes / GRAPH_PART;
+        let quick = (bytes / QUICK_PART).max(QUICK_LEAST.min(graphs));
         let merges = bytes - quick - graphs;
         let [quick, graphs, merges] = [quick, graphs, merges].map(ByteBudget::new);
         Self { quick, graphs, merges }
@@ -170,4 +174,23 @@ fn open(built: Built, file: ScratchFile) -> Result<Made, IndexerError> {
     file.write_protect().map_err(IndexerError::Scratch)?;
     let segment = Arc::new(Segment::open(&built.path)?);
     Ok(Made { built, segment, _file: file })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_core::{Dimension, GraphSpec};
+
+    use super::*;
+
+    #[test]
+    fn mem_2_with_the_least_memory_a_small_seal_does_not_wait_for_a_large_one() {
+        let graph = GraphSpec { min_records: u32::MAX, ..GraphSpec::default() };
+        let memory = |rows| build_memory(rows, Dimension::new(1024).unwrap(), &graph) as usize;
+        // three eighths of the least that `limits.memory` may be
+        let budget = BuildBudget::new(24 << 20);
+        let (large, small) = (budget.quick.try_acquire(memory(5_000)), budget.quick.try_acquire(memory(1)));
+        assert!(large.is_some() && small.is_some());
+        let used = budget.quick.total_bytes() + budget.graphs.total_bytes() + budget.merges.total_bytes();
+        assert_eq!(used, 24 << 20);
+    }
 }
