@@ -290,6 +290,17 @@ fn seg_1_an_index_that_does_not_say_what_its_column_says_is_refused() {
                 lie(&|index| index[word - 4..word + 4].rotate_left(4));
             }
         }
+        for per_value in [1u64, 4, 8, 12] {
+            // a number of values whose parts end just before, at or just after the end of what 63 or 64 bits count
+            for end in [u64::MAX, u64::MAX / 2] {
+                let near = end / per_value;
+                for count in near.saturating_sub(2)..=near.saturating_add(2) {
+                    lie(&|index| index[..8].copy_from_slice(&count.to_le_bytes()));
+                }
+            }
+        }
+        // (2^64 - 4) / 12: 12 bytes for each of so many values and 4 more are none at all
+        lie(&|index| index[..8].copy_from_slice(&1_537_228_672_809_129_301u64.to_le_bytes()));
         lie(&|index| index.fill(0));
         lie(&|index| index.fill(0xff));
         lie(&|index| index.reverse());

@@ -51,23 +51,24 @@ impl IndexSpans {
         let Some((count, rest)) = bytes[section.clone()].split_first_chunk::<8>() else {
             return refuse(field, "it has no number of values");
         };
-        let count = u64::from_le_bytes(*count);
+        let named = u64::from_le_bytes(*count);
         let (size, expected) = match kind {
             FieldType::Keyword => (0, Some(words as u64)),
             FieldType::Boolean => (0, Some(2)),
             FieldType::Integer | FieldType::Float | FieldType::Timestamp => (8, None),
         };
-        if expected.is_some_and(|expected| expected != count) {
-            return refuse(field, format!("{count} are not the values of the column"));
+        if expected.is_some_and(|expected| expected != named) {
+            return refuse(field, format!("{named} are not the values of the column"));
         }
+        // the section's length bounds the number before anything is computed from it
+        let count = usize::try_from(named).ok().filter(|count| *count <= rest.len() / (size + 4));
         // what is left for rows, after the values and one start more than there are values
-        let left = count.checked_mul(size + 4).and_then(|taken| (rest.len() as u64).checked_sub(taken + 4));
-        if left.is_none_or(|left| !left.is_multiple_of(4)) {
-            return refuse(field, format!("{} bytes do not hold {count} values", section.len()));
-        }
-        // the section is longer than each part of it
-        let starts = section.start + 8 + (count * size) as usize;
-        let rows = starts + (count as usize + 1) * 4;
+        let left = count.and_then(|count| Some((count, rest.len().checked_sub(count * (size + 4) + 4)?)));
+        let Some((count, _)) = left.filter(|(_, left)| left.is_multiple_of(4)) else {
+            return refuse(field, format!("{} bytes do not hold {named} values", section.len()));
+        };
+        let starts = section.start + 8 + count * size;
+        let rows = starts + (count + 1) * 4;
         let values = (size > 0).then(|| section.start + 8..starts);
         Ok(Self { values, starts: starts..rows, rows: rows..section.end })
     }
