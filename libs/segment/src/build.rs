@@ -41,7 +41,7 @@ pub struct Built {
 const FEWEST_SCANNED_BY_CODE: usize = 512;
 
 /// Rows between two looks at the cancelled flag.
-const CHECK_EVERY: usize = 1024;
+pub(crate) const CHECK_EVERY: usize = 1024;
 
 /// Bytes that a build of `rows` rows takes at its peak, beyond its inputs: to be charged before it starts.
 ///
@@ -99,7 +99,8 @@ pub(crate) fn build(
         graph::build(rows, dimension, metric, options, known, cancelled)?
     } else {
         let coded = rows.len() >= FEWEST_SCANNED_BY_CODE && options.quantization == Quantization::Sq8;
-        Made { graph: None, codes: coded.then(|| graph::codes(rows, dimension, metric)).flatten() }
+        let codes = if coded { graph::codes(rows, dimension, metric, cancelled)? } else { None };
+        Made { graph: None, codes }
     };
     let written = write(rows, schema, options, made, path, cancelled);
     if written.is_err()
