@@ -110,6 +110,11 @@ impl Segment {
         self.meta.rows
     }
 
+    /// Values of declared fields that its rows have.
+    pub fn values_len(&self) -> u64 {
+        (0..self.layout.columns()).map(|field| self.column(field).values.len() as u64).sum()
+    }
+
     fn rows(&self) -> usize {
         self.meta.rows as usize
     }
