@@ -229,10 +229,14 @@ mod tests {
                 spec.graph.builder = builder;
                 for bytes in [64 << 20, 384 << 20, 4 << 30] {
                     let budget = BuildBudget::new(bytes);
-                    let rows = largest_fit(u32::MAX.into(), budget.seal_bytes(), |n| Builder::memory(&spec, n));
+                    let rows =
+                        largest_fit(u32::MAX.into(), budget.seal_bytes(), |n| Builder::memory(&spec, n));
                     let flat = memory(&spec, &without_graph(&spec.graph), rows, 0);
                     let part = budget.quick.total_bytes() as u64;
-                    assert!(rows > 0 && flat <= part, "{builder:?}, {dimension}: {rows} rows, {flat} of {part}");
+                    assert!(
+                        rows > 0 && flat <= part,
+                        "{builder:?}, {dimension}: {rows} rows, {flat} of {part}"
+                    );
                     assert!(memory(&spec, &spec.graph, rows, 0) <= budget.seal_bytes());
                 }
             }
