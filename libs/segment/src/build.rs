@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sluice_core::{Dimension, GraphBuilder, GraphSpec, Metric, Quantization, Schema};
 
 use crate::codes::{Codes, code_stride};
-use crate::column_index::write_index;
+use crate::column_index::write_column_index;
 use crate::columns::{Dictionary, write_column};
 use crate::format::{GraphMeta, Kind, MAX_ROWS, Meta, SegmentWriter, key_hash, key_slots};
 use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY, SMALLEST_CODED, fanout};
@@ -177,7 +177,7 @@ fn write(
     if let Some(codes) = &codes {
         write_codes(&mut file, codes, schema.metric)?;
     }
-    write_indexes(&mut file, rows, &dictionaries, schema, cancelled)?;
+    write_column_indexes(&mut file, rows, &dictionaries, schema, cancelled)?;
     check_cancelled(cancelled)?;
     Ok(file.finish()?)
 }
@@ -281,7 +281,7 @@ fn write_columns(
     Ok(())
 }
 
-fn write_indexes(
+fn write_column_indexes(
     file: &mut SegmentWriter,
     rows: &impl Rows,
     dictionaries: &[Dictionary<'_>],
@@ -291,7 +291,7 @@ fn write_indexes(
     for (field, (kind, dictionary)) in schema.fields.values().zip(dictionaries).enumerate() {
         check_cancelled(cancelled)?;
         file.begin(Kind::ColumnIndex, field as u32)?;
-        write_index(file, rows, (field, *kind), dictionary, cancelled)?;
+        write_column_index(file, rows, (field, *kind), dictionary, cancelled)?;
     }
     Ok(())
 }

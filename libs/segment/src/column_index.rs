@@ -1,4 +1,4 @@
-//! Writes the index of a declared field: for each distinct value of its column the rows that have it.
+//! Writes the column index of a declared field: for each distinct value of its column the rows that have it.
 
 use std::collections::BTreeMap;
 use std::mem::replace;
@@ -25,14 +25,14 @@ fn of_rank(rank: i64) -> f64 {
     f64::from_bits((rank ^ (((rank >> 63).cast_unsigned() >> 1).cast_signed())).cast_unsigned())
 }
 
-/// Writes the content of the index of `field`; see `format`.
+/// Writes the content of the column index of `field`; see `format`.
 ///
 /// Holds meanwhile, for each value of the field, 4 bytes where values are words or booleans, else 16; and 8 for each
 /// word.
 ///
 /// # Errors
 /// When the file cannot be written, or `cancelled` was set.
-pub(crate) fn write_index(
+pub(crate) fn write_column_index(
     file: &mut SegmentWriter,
     rows: &impl Rows,
     (field, kind): (usize, FieldType),
@@ -129,11 +129,7 @@ fn write_numbers(
 }
 
 /// The values of a field of numbers as ranks, each with its row: sorted, none twice.
-fn entries(
-    rows: &impl Rows,
-    field: usize,
-    cancelled: &AtomicBool,
-) -> Result<Vec<(i64, u32)>, BuildError> {
+fn entries(rows: &impl Rows, field: usize, cancelled: &AtomicBool) -> Result<Vec<(i64, u32)>, BuildError> {
     let number = |value: ValueRef<'_>| match value {
         ValueRef::Integer(n) | ValueRef::Timestamp(n) => Some(n),
         ValueRef::Float(n) => Some(rank(n)),
@@ -182,7 +178,7 @@ mod tests {
         }
 
         fn row(&self, _: usize) -> RowRef<'_> {
-            unreachable!("an index of a column looks at values only")
+            unreachable!("a column index looks at values only")
         }
 
         fn values<'a>(&'a self, _: usize, _: usize, each: &mut dyn FnMut(ValueRef<'a>)) {
@@ -207,7 +203,7 @@ mod tests {
                 let rows = Flagging { value, asked: AtomicUsize::new(0), after, flag: &flag };
                 let words = Some(BTreeMap::from([("a", 0)]));
                 let mut file = SegmentWriter::create(&dir.path().join("x")).unwrap();
-                let written = write_index(&mut file, &rows, (0, kind), &words, &flag);
+                let written = write_column_index(&mut file, &rows, (0, kind), &words, &flag);
                 let asked = rows.asked.into_inner();
                 assert_eq!(written.is_err(), after != usize::MAX, "{kind:?}, {after}");
                 assert!(asked <= after.saturating_add(CHECK_EVERY + 1), "{kind:?}, {after}: {asked}");

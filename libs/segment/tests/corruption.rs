@@ -258,9 +258,9 @@ proptest! {
 
 const COLUMN_INDEX: u16 = 0x8005;
 
-/// Changes words of the index of each field in turn, and makes checksums right: what the index then says is not so.
+/// Changes words of the column index of each field in turn, and makes checksums right: what it then says is not so.
 #[test]
-fn seg_1_an_index_that_does_not_say_what_its_column_says_is_refused() {
+fn seg_1_a_column_index_that_does_not_say_what_its_column_says_is_refused() {
     let (schema, bytes) = small(Metric::L2, 12);
     let mut indexes = 0;
     for (entry, at) in sections(&bytes) {
@@ -309,17 +309,17 @@ fn seg_1_an_index_that_does_not_say_what_its_column_says_is_refused() {
 }
 
 #[test]
-fn seg_1_an_index_of_a_field_that_is_not_declared_is_refused() {
+fn seg_1_a_column_index_of_a_field_that_is_not_declared_is_refused() {
     let (_, mut bytes) = small(Metric::L2, 12);
     let trailer = bytes.len() - 40;
-    // the last section is the index of the last field
+    // the last section is the column index of the last field
     bytes[trailer - 32 + 4] = 63;
     seal_checksums(&mut bytes);
     assert_named(&Segment::from_bytes(&bytes).unwrap_err());
 }
 
 #[test]
-fn seg_1_a_segment_without_indexes_is_a_segment() {
+fn seg_1_a_segment_without_column_indexes_is_a_segment() {
     for metric in METRICS {
         let (_, bytes) = small(metric, 12);
         let old = without(&bytes, COLUMN_INDEX);

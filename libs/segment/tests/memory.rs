@@ -36,9 +36,8 @@ fn list(of: impl Iterator<Item = String>) -> String {
 fn mem_1_a_flat_seal_of_rows_with_many_values_holds_no_more_than_is_charged() {
     const EACH: usize = 4000;
     let field = |name: &str, value: &dyn Fn(usize) -> String| {
-        let metadata = |row: usize| {
-            format!("{{\"{name}\":{}}}", list((0..EACH).map(|i| value(row * EACH + i))))
-        };
+        let metadata =
+            |row: usize| format!("{{\"{name}\":{}}}", list((0..EACH).map(|i| value(row * EACH + i))));
         let (held, charged) = held_and_charged(60, metadata);
         assert!(held <= charged, "{name}: {held} held, {charged} charged");
     };

@@ -6,7 +6,7 @@ mod batch;
 mod by_code;
 mod by_vector;
 mod column;
-mod index;
+mod column_index;
 mod layout;
 mod search;
 mod select;
@@ -18,7 +18,7 @@ use serde::Serialize;
 use sluice_core::{GraphBuilder, Offset, Quantization, Schema, Timestamp};
 
 pub(crate) use column::{Column, Values};
-pub(crate) use index::Index;
+pub(crate) use column_index::ColumnIndex;
 
 use crate::format::{self, GraphMeta, Kind, Meta, Table};
 use crate::mapping::Bytes;
