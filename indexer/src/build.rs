@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use roaring::RoaringBitmap;
 use sluice_core::channel::{record_blocked, while_blocked};
-use sluice_core::{ByteBudget, BytePermit, IndexSpec, Schema};
+use sluice_core::{ByteBudget, BytePermit, GraphSpec, IndexSpec, Schema};
 use sluice_segment::{BuildOptions, Built, GrowingSet, Progress, Segment, build_memory, merge, seal};
 
 use crate::scratch::{Scratch, ScratchFile};
@@ -16,8 +16,9 @@ use crate::{ComputePool, IndexerError, Lane};
 
 /// Every build starts from the same seed, so that a rebuild of the same records can be compared byte for byte.
 const SEED: u64 = 0x736c_7569_6365;
-/// Part of the budget that is kept for segments without a graph, which need little and come often.
-const QUICK_PART: usize = 16;
+/// Part of the budget that is kept for segments without a graph, which need less and come often: any growing set
+/// that fits into the part for graphs should fit into this one without a graph, with codes.
+const QUICK_PART: usize = 8;
 /// That part is no smaller than this, as far as a quarter of all is enough for it: two builds at least go on at once.
 const QUICK_LEAST: usize = 6 << 20;
 /// Part of the budget that is kept for seals with a graph, so that no merge stands between a record and its manifest.
@@ -32,7 +33,7 @@ pub struct BuildBudget {
 }
 
 impl BuildBudget {
-    /// A sixteenth of `bytes` for segments without a graph (where that is little, up to a quarter), a quarter for seals
+    /// An eighth of `bytes` for segments without a graph (where that is little, up to a quarter), a quarter for seals
     /// with one, the rest for merges.
     pub fn new(bytes: usize) -> Self {
         let graphs = bytes / GRAPH_PART;
@@ -86,14 +87,17 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Bytes that a build of `rows` takes beyond its inputs.
+    /// Bytes that the part for graphs must have so that a growing set of `rows` fits into the part of its lane,
+    /// sealed with a graph or in haste without one.
     pub(crate) fn memory(spec: &IndexSpec, rows: u64) -> u64 {
-        build_memory(rows, spec.dimension, &spec.graph)
+        let flat = memory(spec, &without_graph(&spec.graph), rows, 0);
+        let beside_quick = flat.saturating_mul((QUICK_PART / GRAPH_PART) as u64);
+        memory(spec, &spec.graph, rows, 0).max(beside_quick)
     }
 
     /// Rows of the largest merge that fits.
     pub(crate) fn max_merge_rows(spec: &IndexSpec, budget: &BuildBudget) -> u64 {
-        largest_fit(u32::MAX.into(), budget.merge_bytes(), |rows| Self::memory(spec, rows))
+        largest_fit(u32::MAX.into(), budget.merge_bytes(), |rows| memory(spec, &spec.graph, rows, 0))
     }
 
     /// Seals `set`; `None` when it has no live record.
@@ -109,7 +113,9 @@ impl Builder {
         }
         let options = self.options(haste, progress);
         let lane = if rows < u64::from(options.graph.min_records) { Lane::Quick } else { Lane::Graph };
-        let permit = self.memory_for(lane, build_memory(rows, self.spec.dimension, &options.graph)).await;
+        let bytes = memory(&self.spec, &options.graph, rows, set.values_len());
+        let part = if lane == Lane::Quick { &self.budget.quick } else { &self.budget.graphs };
+        let permit = memory_of(part, bytes).await;
         let file = self.scratch.file();
         let since = Instant::now();
         let job = move |cancelled: &_| {
@@ -122,22 +128,15 @@ impl Builder {
         made.map(Some)
     }
 
-    async fn memory_for(&self, lane: Lane, bytes: u64) -> BytePermit {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let part = if lane == Lane::Quick { &self.budget.quick } else { &self.budget.graphs };
-        if let Some(permit) = part.try_acquire(bytes) {
-            return permit;
-        }
-        while_blocked(part.acquire(bytes), |since| record_blocked("build_memory", since)).await
-    }
-
     /// Memory for a merge of `rows`, if it is free now: a merge can wait.
     pub(crate) fn try_merge_memory(&self, rows: u64) -> Option<BytePermit> {
-        let bytes = usize::try_from(Self::memory(&self.spec, rows)).unwrap_or(usize::MAX);
+        let bytes = memory(&self.spec, &self.spec.graph, rows, 0);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.budget.merges.try_acquire(bytes)
     }
 
-    /// Merges the rows of `inputs` that are live in the bitmaps they come with.
+    /// Merges the rows of `inputs` that are live in the bitmaps they come with. `permit` is for rows with few values;
+    /// where they have more, it is given back and memory for all of it waited for.
     pub(crate) async fn merge(
         self,
         inputs: Vec<Live>,
@@ -145,6 +144,16 @@ impl Builder {
         progress: Progress,
     ) -> Result<Made, IndexerError> {
         let options = self.options(Haste::None, progress);
+        let rows = inputs.iter().map(|input| input.state.live()).sum();
+        let values = inputs.iter().map(|input| input.segment.values_len()).sum();
+        let bytes = memory(&self.spec, &options.graph, rows, values);
+        let permit = if bytes > memory(&self.spec, &options.graph, rows, 0) {
+            // two merges that each held a part would wait for one another
+            drop(permit);
+            memory_of(&self.budget.merges, bytes).await
+        } else {
+            permit
+        };
         let file = self.scratch.file();
         let schema = Arc::clone(&self.schema);
         let since = Instant::now();
@@ -161,12 +170,29 @@ impl Builder {
     }
 
     fn options(&self, haste: Haste, progress: Progress) -> BuildOptions {
-        let mut graph = self.spec.graph.clone();
-        if haste == Haste::Flat {
-            graph.min_records = u32::MAX;
-        }
+        let graph = match haste {
+            Haste::None => self.spec.graph.clone(),
+            Haste::Flat => without_graph(&self.spec.graph),
+        };
         BuildOptions { graph, quantization: self.spec.quantization, seed: SEED, progress }
     }
+}
+
+fn without_graph(graph: &GraphSpec) -> GraphSpec {
+    GraphSpec { min_records: u32::MAX, ..graph.clone() }
+}
+
+/// Bytes that a build of `rows` with `values` in all takes beyond its inputs.
+fn memory(spec: &IndexSpec, graph: &GraphSpec, rows: u64, values: u64) -> u64 {
+    build_memory(rows, values, spec.dimension, graph, spec.quantization)
+}
+
+async fn memory_of(part: &ByteBudget, bytes: u64) -> BytePermit {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if let Some(permit) = part.try_acquire(bytes) {
+        return permit;
+    }
+    while_blocked(part.acquire(bytes), |since| record_blocked("build_memory", since)).await
 }
 
 /// A segment is published only after it was opened, which verifies every byte of it.
@@ -178,19 +204,66 @@ fn open(built: Built, file: ScratchFile) -> Result<Made, IndexerError> {
 
 #[cfg(test)]
 mod tests {
-    use sluice_core::{Dimension, GraphSpec};
+    use sluice_core::{Dimension, GraphBuilder, IndexName, Metric};
 
     use super::*;
 
+    fn spec(dimension: u32) -> IndexSpec {
+        IndexSpec {
+            name: IndexName::new("test").unwrap(),
+            topic: None,
+            partitions: 1,
+            format: Default::default(),
+            dimension: Dimension::new(dimension).unwrap(),
+            metric: Metric::Cosine,
+            quantization: Default::default(),
+            fields: Default::default(),
+            graph: GraphSpec::default(),
+            seal: Default::default(),
+            merge: Default::default(),
+            mapping: None,
+        }
+    }
+
     #[test]
-    fn mem_2_with_the_least_memory_a_small_seal_does_not_wait_for_a_large_one() {
-        let graph = GraphSpec { min_records: u32::MAX, ..GraphSpec::default() };
-        let memory = |rows| build_memory(rows, Dimension::new(1024).unwrap(), &graph) as usize;
+    fn mem_1_the_largest_growing_set_fits_the_part_of_its_lane_with_and_without_a_graph() {
+        for builder in [GraphBuilder::Bulk, GraphBuilder::HnswRs] {
+            for dimension in [8, 32, 384, 1536, 4096] {
+                let mut spec = spec(dimension);
+                spec.graph.builder = builder;
+                for bytes in [64 << 20, 384 << 20, 4 << 30] {
+                    let budget = BuildBudget::new(bytes);
+                    let rows =
+                        largest_fit(u32::MAX.into(), budget.seal_bytes(), |n| Builder::memory(&spec, n));
+                    let flat = memory(&spec, &without_graph(&spec.graph), rows, 0);
+                    let part = budget.quick.total_bytes() as u64;
+                    assert!(
+                        rows > 0 && flat <= part,
+                        "{builder:?}, {dimension}: {rows} rows, {flat} of {part}"
+                    );
+                    assert!(memory(&spec, &spec.graph, rows, 0) <= budget.seal_bytes());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_quick_part_leaves_growing_sets_as_large_as_the_part_for_graphs_does() {
+        for dimension in [384, 1536] {
+            let spec = spec(dimension);
+            let rows = 50_000;
+            assert_eq!(Builder::memory(&spec, rows), memory(&spec, &spec.graph, rows, 0), "{dimension}");
+        }
+    }
+    #[test]
+    fn mem_2_with_the_least_memory_two_small_seals_go_on_at_once() {
+        let spec = spec(1024);
+        let small = usize::try_from(memory(&spec, &without_graph(&spec.graph), 300, 0)).unwrap();
         // three eighths of the least that `limits.memory` may be
         let budget = BuildBudget::new(24 << 20);
-        let (large, small) = (budget.quick.try_acquire(memory(5_000)), budget.quick.try_acquire(memory(1)));
-        assert!(large.is_some() && small.is_some());
-        let used = budget.quick.total_bytes() + budget.graphs.total_bytes() + budget.merges.total_bytes();
-        assert_eq!(used, 24 << 20);
+        let (one, two) = (budget.quick.try_acquire(small), budget.quick.try_acquire(small));
+        assert!(one.is_some() && two.is_some());
+        let parts = budget.quick.total_bytes() + budget.graphs.total_bytes() + budget.merges.total_bytes();
+        assert_eq!(parts, 24 << 20);
     }
 }

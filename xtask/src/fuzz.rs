@@ -27,8 +27,8 @@ const TARGETS: [Target; 3] = [
 const RUSTFLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing -Zsanitizer=address";
-/// Segments of every released form: more to start from.
-const RELEASED: [&str; 2] = ["libs/segment/tests/compat_data/v1", "libs/segment/tests/compat_data/v1_codes"];
+/// Has a folder of segments for every released form: more to start from.
+const RELEASED: &str = "libs/segment/tests/compat_data";
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs `targets`, or all, each for `seconds`.
@@ -69,6 +69,18 @@ fn found(target: &str) -> PathBuf {
     root().join("target/fuzz/corpus").join(target)
 }
 
+/// A folder for each released form.
+fn released() -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(root().join(RELEASED))?;
+    let mut folders: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    if folders.is_empty() {
+        bail!("there is no released form in {RELEASED}");
+    }
+    Ok(folders)
+}
+
 fn fuzz_one(target: &Target, seconds: u64) -> Result<()> {
     let crashes = root().join("target/fuzz/crashes").join(target.name);
     for folder in [&crashes, &found(target.name), &kept(target.name)] {
@@ -77,7 +89,9 @@ fn fuzz_one(target: &Target, seconds: u64) -> Result<()> {
     let mut fuzzer = command(program(target.name), &[]);
     fuzzer.arg(found(target.name)).arg(kept(target.name));
     if target.name == "segment_open" {
-        fuzzer.args(RELEASED);
+        for form in released()? {
+            fuzzer.arg(form);
+        }
     }
     fuzzer
         .args([format!("-max_total_time={seconds}"), format!("-max_len={}", target.longest)])

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sluice_core::{Dimension, GraphBuilder, GraphSpec, Metric, Quantization, Schema};
 
 use crate::codes::{Codes, code_stride};
-use crate::column_index::write_index;
+use crate::column_index::write_column_index;
 use crate::columns::{Dictionary, write_column};
 use crate::format::{GraphMeta, Kind, MAX_ROWS, Meta, SegmentWriter, key_hash, key_slots};
-use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY, fanout};
+use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY, SMALLEST_CODED, fanout};
 use crate::row::Rows;
 use crate::score::inverse_norm;
 use crate::{BuildError, Cancelled, Progress};
@@ -38,29 +38,52 @@ pub struct Built {
 }
 
 /// Fewer rows without a graph are scanned by their full vectors: those fit the caches.
-const FEWEST_SCANNED_BY_CODE: usize = 512;
+const FEWEST_SCANNED_BY_CODE: u64 = 512;
 
 /// Rows between two looks at the cancelled flag.
-const CHECK_EVERY: usize = 1024;
+pub(crate) const CHECK_EVERY: usize = 1024;
 
-/// Bytes that a build of `rows` rows takes at its peak, beyond its inputs: to be charged before it starts.
+/// Bytes that a build of `rows` rows, which have `values` values of declared fields in all, takes at its peak, beyond
+/// its inputs: to be charged before it starts.
 ///
-/// Without a graph that is the order of rows, the key index, the dictionaries, the index of one field, and the codes.
-/// With one come the codes again, while points are put in order, and then:
+/// Without a graph that is
+/// - for each row its place in the order, in the key index, and what three values take;
+/// - for each value more than three a row: its place in a dictionary, if it is a word that no other value is, and in
+///   the column index of its field, of which one is made at a time;
+/// - codes and what they are made from and compared by, where there are any.
+///
+/// With a graph come codes in any case, once more while points are put in order, and then:
 /// - bulk: the slots of offers, projections, buckets (4 bytes for each that a row joins,
 ///   twice while they are made), and lists of edges with their lengths, in both directions;
 /// - hnsw_rs: about 700 bytes per point and 64 per edge, of which every point has up to 2 x m on level 0 in each of
 ///   its lists.
-pub fn build_memory(rows: u64, dimension: Dimension, graph: &GraphSpec) -> u64 {
+pub fn build_memory(
+    rows: u64,
+    values: u64,
+    dimension: Dimension,
+    graph: &GraphSpec,
+    quantization: Quantization,
+) -> u64 {
     const FIXED: u64 = 2 << 20;
     const PER_ROW: u64 = 272;
+    /// In a row's share.
+    const VALUES: u64 = 3;
+    /// A word in a tree that was filled in order takes 40, its starts 8, its row 4; a number and its row take 16.
+    const PER_VALUE: u64 = 56;
     /// Of a thread: a block of points as rows and as panels, tiles, lists.
     const SCRATCH_ROWS: u64 = 2 * 2304;
     /// What codes are made from and compared by, beside themselves.
     const PER_CODE: u64 = 96;
     let codes = code_stride(dimension.get()) as u64 + 24;
-    let flat = FIXED.saturating_add(rows.saturating_mul(PER_ROW + codes + PER_CODE));
-    if rows < u64::from(graph.min_records) {
+    let with_graph = rows >= u64::from(graph.min_records);
+    // vectors without codes are compared as they are, and are no longer than codes
+    let coded = with_graph || scanned_by_code(rows, dimension.get(), quantization);
+    let per_row = PER_ROW + if coded { codes + PER_CODE } else { 0 };
+    let more_values = values.saturating_sub(rows.saturating_mul(VALUES));
+    let flat = FIXED
+        .saturating_add(rows.saturating_mul(per_row))
+        .saturating_add(more_values.saturating_mul(PER_VALUE));
+    if !with_graph {
         return flat;
     }
     let (m, ef) = (u64::from(graph.m), u64::from(graph.ef_construction));
@@ -73,6 +96,11 @@ pub fn build_memory(rows: u64, dimension: Dimension, graph: &GraphSpec) -> u64 {
         }
     };
     flat.saturating_add(rows.saturating_mul(per_point)).saturating_add(once)
+}
+
+/// Whether rows without a graph are given codes, if those tell them apart.
+fn scanned_by_code(rows: u64, dimension: usize, quantization: Quantization) -> bool {
+    quantization == Quantization::Sq8 && rows >= FEWEST_SCANNED_BY_CODE && dimension >= SMALLEST_CODED
 }
 
 pub(crate) fn check_cancelled(cancelled: &AtomicBool) -> Result<(), Cancelled> {
@@ -98,8 +126,9 @@ pub(crate) fn build(
     let made = if rows.len() >= options.graph.min_records as usize {
         graph::build(rows, dimension, metric, options, known, cancelled)?
     } else {
-        let coded = rows.len() >= FEWEST_SCANNED_BY_CODE && options.quantization == Quantization::Sq8;
-        Made { graph: None, codes: coded.then(|| graph::codes(rows, dimension, metric)).flatten() }
+        let coded = scanned_by_code(rows.len() as u64, dimension, options.quantization);
+        let codes = if coded { graph::codes(rows, dimension, metric, cancelled)? } else { None };
+        Made { graph: None, codes }
     };
     let written = write(rows, schema, options, made, path, cancelled);
     if written.is_err()
@@ -148,7 +177,7 @@ fn write(
     if let Some(codes) = &codes {
         write_codes(&mut file, codes, schema.metric)?;
     }
-    write_indexes(&mut file, rows, &dictionaries, schema, cancelled)?;
+    write_column_indexes(&mut file, rows, &dictionaries, schema, cancelled)?;
     check_cancelled(cancelled)?;
     Ok(file.finish()?)
 }
@@ -169,7 +198,7 @@ fn graph_meta(graph: &Graph, options: &BuildOptions) -> GraphMeta {
 }
 
 /// Calls `each` for every row, looking at the cancelled flag now and then.
-fn for_rows(
+pub(crate) fn for_rows(
     rows: &impl Rows,
     cancelled: &AtomicBool,
     mut each: impl FnMut(usize) -> std::io::Result<()>,
@@ -252,7 +281,7 @@ fn write_columns(
     Ok(())
 }
 
-fn write_indexes(
+fn write_column_indexes(
     file: &mut SegmentWriter,
     rows: &impl Rows,
     dictionaries: &[Dictionary<'_>],
@@ -262,7 +291,7 @@ fn write_indexes(
     for (field, (kind, dictionary)) in schema.fields.values().zip(dictionaries).enumerate() {
         check_cancelled(cancelled)?;
         file.begin(Kind::ColumnIndex, field as u32)?;
-        write_index(file, rows, (field, *kind), dictionary)?;
+        write_column_index(file, rows, (field, *kind), dictionary, cancelled)?;
     }
     Ok(())
 }

@@ -4,9 +4,13 @@
 //! component becomes 127: rows of very different lengths are coded equally well. Under cosine vectors are
 //! normalised first. A byte of 128 stands for 0; rows are padded with it to a multiple of 64 bytes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rayon::prelude::*;
 use sluice_core::Metric;
 
+use crate::Cancelled;
+use crate::build::check_cancelled;
 use crate::kernels::codes::{MAX_LENGTH, ZERO};
 use crate::mapping::Unit;
 use crate::row::Rows;
@@ -41,7 +45,15 @@ pub(crate) struct Codes {
 
 impl Codes {
     /// Codes every row, on the rayon pool that it is called in.
-    pub(crate) fn of(rows: &impl Rows, dimension: usize, metric: Metric) -> Self {
+    ///
+    /// # Errors
+    /// When `cancelled` was set.
+    pub(crate) fn of(
+        rows: &impl Rows,
+        dimension: usize,
+        metric: Metric,
+        cancelled: &AtomicBool,
+    ) -> Result<Self, Cancelled> {
         let stride = code_stride(dimension);
         let inverse = |vector: &[f32]| if metric == Metric::Cosine { inverse_norm(vector) } else { 1.0 };
         let means = means(rows, dimension, inverse);
@@ -50,18 +62,22 @@ impl Codes {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut units);
         bytes.par_chunks_exact_mut(stride).zip(&mut constants).enumerate().with_min_len(1024).for_each(
             |(at, (bytes, coded))| {
+                if cancelled.load(Ordering::Relaxed) {
+                    return;
+                }
                 let vector = rows.row(at).vector;
                 *coded = encode(vector, inverse(vector), &means, bytes);
             },
         );
-        Self {
+        check_cancelled(cancelled)?;
+        Ok(Self {
             units,
             stride,
             means,
             scales: constants.iter().map(|c| c.scale).collect(),
             sums: constants.iter().map(|c| c.sum).collect(),
             norms: constants.iter().map(|c| c.norm).collect(),
-        }
+        })
     }
 
     pub(crate) fn stride(&self) -> usize {

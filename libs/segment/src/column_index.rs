@@ -1,10 +1,15 @@
-//! Writes the index of a declared field: for each distinct value of its column the rows that have it.
+//! Writes the column index of a declared field: for each distinct value of its column the rows that have it.
+
+use std::collections::BTreeMap;
+use std::mem::replace;
+use std::sync::atomic::AtomicBool;
 
 use sluice_core::FieldType;
 
 use crate::BuildError;
+use crate::build::{check_cancelled, for_rows};
 use crate::columns::Dictionary;
-use crate::format::SegmentWriter;
+use crate::format::{NO_ROW, SegmentWriter};
 use crate::row::{Rows, ValueRef};
 
 /// A number in the order of floats: larger floats have larger ranks, both zeros have one.
@@ -20,79 +25,191 @@ fn of_rank(rank: i64) -> f64 {
     f64::from_bits((rank ^ (((rank >> 63).cast_unsigned() >> 1).cast_signed())).cast_unsigned())
 }
 
-/// Writes the content of the index of `field`; see `format`.
+/// Writes the content of the column index of `field`; see `format`.
 ///
-/// Holds 16 bytes for each value of the field meanwhile.
-pub(crate) fn write_index(
+/// Holds meanwhile, for each value of the field, 4 bytes where values are words or booleans, else 16; and 8 for each
+/// word.
+///
+/// # Errors
+/// When the file cannot be written, or `cancelled` was set.
+pub(crate) fn write_column_index(
     file: &mut SegmentWriter,
     rows: &impl Rows,
     (field, kind): (usize, FieldType),
     dictionary: &Dictionary<'_>,
+    cancelled: &AtomicBool,
 ) -> Result<(), BuildError> {
-    let entries = entries(rows, field, dictionary);
-    let numbered = match kind {
-        FieldType::Keyword => Some(dictionary.as_ref().map_or(0, |words| words.len())),
-        FieldType::Boolean => Some(2),
-        FieldType::Integer | FieldType::Float | FieldType::Timestamp => None,
-    };
-    match numbered {
-        Some(values) => {
-            file.value(values as u64)?;
-            starts(file, &entries, 0..values as i64)?;
+    match kind {
+        FieldType::Keyword => {
+            let words = dictionary.as_ref();
+            let place = |value: ValueRef<'_>| match value {
+                ValueRef::Keyword(word) => words.and_then(|words| words.get(word)).map(|n| *n as usize),
+                _ => None,
+            };
+            write_places(file, rows, field, (words.map_or(0, BTreeMap::len), place), cancelled)
         }
-        None => {
-            let distinct =
-                || entries.chunk_by(|a, b| a.0 == b.0).filter_map(|same| same.first()).map(|e| e.0);
-            file.value(distinct().count() as u64)?;
-            for value in distinct() {
-                if kind == FieldType::Float { file.value(of_rank(value))? } else { file.value(value)? }
-            }
-            starts(file, &entries, distinct())?;
+        FieldType::Boolean => {
+            let place = |value: ValueRef<'_>| match value {
+                ValueRef::Boolean(b) => Some(usize::from(b)),
+                _ => None,
+            };
+            write_places(file, rows, field, (2, place), cancelled)
+        }
+        FieldType::Integer | FieldType::Float | FieldType::Timestamp => {
+            write_numbers(file, rows, (field, kind), cancelled)
         }
     }
+}
+
+/// Of values that are numbered 0, 1, .. up to `distinct`: rows are counted first, then put where they belong.
+fn write_places(
+    file: &mut SegmentWriter,
+    rows: &impl Rows,
+    field: usize,
+    (distinct, place): (usize, impl Fn(ValueRef<'_>) -> Option<usize>),
+    cancelled: &AtomicBool,
+) -> Result<(), BuildError> {
+    // the row that had a value last: a row that has it twice counts once
+    let mut last = vec![NO_ROW; distinct];
+    let mut next = vec![0u32; distinct];
+    for_rows(rows, cancelled, |at| {
+        let row = at as u32;
+        rows.values(at, field, &mut |value| {
+            let Some(place) = place(value) else { return };
+            if replace(&mut last[place], row) != row {
+                next[place] += 1;
+            }
+        });
+        Ok(())
+    })?;
+    file.value(distinct as u64)?;
+    let mut end = 0;
+    for next in &mut next {
+        file.value(end)?;
+        end += replace(next, end);
+    }
+    file.value(end)?;
+    last.fill(NO_ROW);
+    let mut sorted = vec![0u32; end as usize];
+    for_rows(rows, cancelled, |at| {
+        let row = at as u32;
+        rows.values(at, field, &mut |value| {
+            let Some(place) = place(value) else { return };
+            if replace(&mut last[place], row) != row {
+                sorted[next[place] as usize] = row;
+                next[place] += 1;
+            }
+        });
+        Ok(())
+    })?;
+    Ok(file.values(&sorted)?)
+}
+
+fn write_numbers(
+    file: &mut SegmentWriter,
+    rows: &impl Rows,
+    (field, kind): (usize, FieldType),
+    cancelled: &AtomicBool,
+) -> Result<(), BuildError> {
+    let entries = entries(rows, field, cancelled)?;
+    let distinct = || entries.chunk_by(|a, b| a.0 == b.0).filter_map(|same| same.first()).map(|e| e.0);
+    file.value(distinct().count() as u64)?;
+    for value in distinct() {
+        if kind == FieldType::Float { file.value(of_rank(value))? } else { file.value(value)? }
+    }
+    check_cancelled(cancelled)?;
+    let mut start = 0;
+    for same in entries.chunk_by(|a, b| a.0 == b.0) {
+        file.value(start)?;
+        start += same.len() as u32;
+    }
+    file.value(start)?;
+    check_cancelled(cancelled)?;
     Ok(entries.iter().try_for_each(|(_, row)| file.value(*row))?)
 }
 
-/// The values of a field as numbers in their order, each with its row: sorted, none twice.
-fn entries<'a, R: Rows>(rows: &'a R, field: usize, dictionary: &Dictionary<'_>) -> Vec<(i64, u32)> {
-    let number = |value: ValueRef<'a>| match value {
-        ValueRef::Keyword(word) => {
-            dictionary.as_ref().and_then(|words| words.get(word)).map_or(0, |number| i64::from(*number))
-        }
-        ValueRef::Integer(n) | ValueRef::Timestamp(n) => n,
-        ValueRef::Float(n) => rank(n),
-        ValueRef::Boolean(b) => i64::from(b),
+/// The values of a field of numbers as ranks, each with its row: sorted, none twice.
+fn entries(rows: &impl Rows, field: usize, cancelled: &AtomicBool) -> Result<Vec<(i64, u32)>, BuildError> {
+    let number = |value: ValueRef<'_>| match value {
+        ValueRef::Integer(n) | ValueRef::Timestamp(n) => Some(n),
+        ValueRef::Float(n) => Some(rank(n)),
+        ValueRef::Keyword(_) | ValueRef::Boolean(_) => None,
     };
     let mut count = 0;
-    (0..rows.len()).for_each(|row| rows.values(row, field, &mut |_| count += 1));
+    for_rows(rows, cancelled, |row| {
+        rows.values(row, field, &mut |_| count += 1);
+        Ok(())
+    })?;
     let mut entries = Vec::with_capacity(count);
-    for row in 0..rows.len() {
-        rows.values(row, field, &mut |value| entries.push((number(value), row as u32)));
-    }
+    for_rows(rows, cancelled, |row| {
+        rows.values(row, field, &mut |value| entries.extend(number(value).map(|n| (n, row as u32))));
+        Ok(())
+    })?;
+    check_cancelled(cancelled)?;
     entries.sort_unstable();
     entries.dedup();
-    entries
-}
-
-/// Where each of `values` begins among `entries`, and where the last ends.
-fn starts(
-    file: &mut SegmentWriter,
-    entries: &[(i64, u32)],
-    values: impl Iterator<Item = i64>,
-) -> Result<(), BuildError> {
-    let mut at = 0;
-    for value in values {
-        file.value(at as u32)?;
-        at += entries[at..].iter().take_while(|entry| entry.0 == value).count();
-    }
-    Ok(file.value(at as u32)?)
+    check_cancelled(cancelled)?;
+    Ok(entries)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::RowRef;
+    use crate::build::CHECK_EVERY;
+
+    /// Sets the flag when it was asked for the values of so many rows.
+    struct Flagging<'a> {
+        value: ValueRef<'static>,
+        asked: AtomicUsize,
+        after: usize,
+        flag: &'a AtomicBool,
+    }
+
+    const ROWS: usize = 20_000;
+
+    impl Rows for Flagging<'_> {
+        fn len(&self) -> usize {
+            ROWS
+        }
+
+        fn row(&self, _: usize) -> RowRef<'_> {
+            unreachable!("a column index looks at values only")
+        }
+
+        fn values<'a>(&'a self, _: usize, _: usize, each: &mut dyn FnMut(ValueRef<'a>)) {
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+            self.flag.fetch_or(asked >= self.after, Ordering::Relaxed);
+            each(self.value);
+        }
+    }
+
+    #[test]
+    fn writing_stops_soon_after_the_flag_is_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let kinds = [
+            (FieldType::Keyword, ValueRef::Keyword("a")),
+            (FieldType::Boolean, ValueRef::Boolean(true)),
+            (FieldType::Integer, ValueRef::Integer(7)),
+            (FieldType::Float, ValueRef::Float(0.5)),
+        ];
+        for (kind, value) in kinds {
+            for after in [0, 5000, ROWS - 1, ROWS + 5000, usize::MAX] {
+                let flag = AtomicBool::new(false);
+                let rows = Flagging { value, asked: AtomicUsize::new(0), after, flag: &flag };
+                let words = Some(BTreeMap::from([("a", 0)]));
+                let mut file = SegmentWriter::create(&dir.path().join("x")).unwrap();
+                let written = write_column_index(&mut file, &rows, (0, kind), &words, &flag);
+                let asked = rows.asked.into_inner();
+                assert_eq!(written.is_err(), after != usize::MAX, "{kind:?}, {after}");
+                assert!(asked <= after.saturating_add(CHECK_EVERY + 1), "{kind:?}, {after}: {asked}");
+            }
+        }
+    }
 
     proptest! {
         #[test]

@@ -205,6 +205,12 @@ impl GrowingSet {
         self.live
     }
 
+    /// Values of declared fields that live records have.
+    pub fn values_len(&self) -> u64 {
+        let of = |slot: &Slot| slot.fields.0.iter().map(|values| values.len() as u64).sum::<u64>();
+        self.slots().map(|(_, _, _, slot)| of(slot)).sum()
+    }
+
     /// Whether no key was touched, not even by a delete.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

@@ -258,9 +258,9 @@ proptest! {
 
 const COLUMN_INDEX: u16 = 0x8005;
 
-/// Changes words of the index of each field in turn, and makes checksums right: what the index then says is not so.
+/// Changes words of the column index of each field in turn, and makes checksums right: what it then says is not so.
 #[test]
-fn seg_1_an_index_that_does_not_say_what_its_column_says_is_refused() {
+fn seg_1_a_column_index_that_does_not_say_what_its_column_says_is_refused() {
     let (schema, bytes) = small(Metric::L2, 12);
     let mut indexes = 0;
     for (entry, at) in sections(&bytes) {
@@ -290,6 +290,17 @@ fn seg_1_an_index_that_does_not_say_what_its_column_says_is_refused() {
                 lie(&|index| index[word - 4..word + 4].rotate_left(4));
             }
         }
+        for per_value in [1u64, 4, 8, 12] {
+            // a number of values whose parts end just before, at or just after the end of what 63 or 64 bits count
+            for end in [u64::MAX, u64::MAX / 2] {
+                let near = end / per_value;
+                for count in near.saturating_sub(2)..=near.saturating_add(2) {
+                    lie(&|index| index[..8].copy_from_slice(&count.to_le_bytes()));
+                }
+            }
+        }
+        // (2^64 - 4) / 12: 12 bytes for each of so many values and 4 more are none at all
+        lie(&|index| index[..8].copy_from_slice(&1_537_228_672_809_129_301u64.to_le_bytes()));
         lie(&|index| index.fill(0));
         lie(&|index| index.fill(0xff));
         lie(&|index| index.reverse());
@@ -298,17 +309,17 @@ fn seg_1_an_index_that_does_not_say_what_its_column_says_is_refused() {
 }
 
 #[test]
-fn seg_1_an_index_of_a_field_that_is_not_declared_is_refused() {
+fn seg_1_a_column_index_of_a_field_that_is_not_declared_is_refused() {
     let (_, mut bytes) = small(Metric::L2, 12);
     let trailer = bytes.len() - 40;
-    // the last section is the index of the last field
+    // the last section is the column index of the last field
     bytes[trailer - 32 + 4] = 63;
     seal_checksums(&mut bytes);
     assert_named(&Segment::from_bytes(&bytes).unwrap_err());
 }
 
 #[test]
-fn seg_1_a_segment_without_indexes_is_a_segment() {
+fn seg_1_a_segment_without_column_indexes_is_a_segment() {
     for metric in METRICS {
         let (_, bytes) = small(metric, 12);
         let old = without(&bytes, COLUMN_INDEX);

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use common::log::{counted, fold, live, operations, record, rows_of};
 use common::{METRICS, NEVER, Random, cases, delete, options, schema, sealed, sealed_bytes, set_of, upsert};
 use proptest::prelude::*;
-use sluice_core::{ErrorKind, FieldType, Metric, Offset, Record};
+use sluice_core::{ErrorKind, FieldType, Metric, Offset, Quantization, Record};
 use sluice_segment::{Applied, BuildError, GrowingSet, Newest, build_memory, merge, seal};
 
 proptest! {
@@ -148,8 +148,26 @@ fn a_build_that_was_cancelled_or_failed_leaves_no_file() {
 fn a_build_with_a_graph_is_charged_more_and_no_number_overflows() {
     let schema = schema(384, Metric::Cosine, &[]);
     let graph = options(1000).graph;
-    let flat = build_memory(999, schema.dimension, &graph);
-    let with_graph = build_memory(1000, schema.dimension, &graph);
-    assert!(with_graph > flat + 1_000_000);
-    assert_eq!(build_memory(u64::MAX, schema.dimension, &graph), u64::MAX);
+    let memory = |rows, values| build_memory(rows, values, schema.dimension, &graph, Quantization::Sq8);
+    assert!(memory(1000, 0) > memory(999, 0) + 1_000_000);
+    assert!(memory(999, 100_000) > memory(999, 0) + 1_000_000);
+    assert_eq!(memory(u64::MAX, 0), u64::MAX);
+    assert_eq!(memory(1, u64::MAX), u64::MAX);
+    assert_eq!(memory(u64::MAX, u64::MAX), u64::MAX);
+}
+
+#[test]
+fn codes_are_charged_to_builds_that_make_them() {
+    let graph = options(1000).graph;
+    let memory = |rows, dimension, quantization| {
+        build_memory(rows, 0, schema(dimension, Metric::L2, &[]).dimension, &graph, quantization)
+    };
+    let (none, sq8) = (Quantization::None, Quantization::Sq8);
+    assert!(memory(600, 384, sq8) > memory(600, 384, none) + 600 * 384);
+    assert_eq!(memory(600, 384, none), memory(600, 8, none));
+    // too few rows, too few components
+    assert_eq!(memory(511, 384, sq8), memory(511, 384, none));
+    assert_eq!(memory(600, 31, sq8), memory(600, 31, none));
+    // a graph is built from codes, whether or not they are written
+    assert_eq!(memory(1000, 384, sq8), memory(1000, 384, none));
 }

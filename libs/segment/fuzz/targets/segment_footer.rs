@@ -9,7 +9,7 @@ use sluice_segment::Segment;
 use sluice_segment_fuzz::common::forge::{seal, sections};
 use sluice_segment_fuzz::{open, read_all};
 
-const KEPT: &[u8] = include_bytes!("../../tests/compat_data/v1_codes/cosine.seg");
+const KEPT: &[u8] = include_bytes!("../../tests/compat_data/v1_indexes/cosine.seg");
 
 /// Everything before the table.
 static BODY: LazyLock<&[u8]> = LazyLock::new(|| {

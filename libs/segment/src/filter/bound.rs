@@ -1,18 +1,18 @@
 //! A filter bound to the columns of one segment: conditions on the ranks of values, which are cheap to compare.
 //!
 //! Three ways lead from it to rows, and all give the same ones: [`Bound::passes`] looks at one row, [`Bound::bits`]
-//! scans whole columns, and [`Bound::list`] takes candidates from indexes and looks at each.
+//! scans whole columns, and [`Bound::list`] takes candidates from column indexes and looks at each.
 
 use std::ops::Range;
 
 use sluice_core::FieldValue;
 
 use super::bits::Bits;
-use super::plan::Bounds;
+use super::plan::CountBounds;
 use super::{Comparison, Filter, Node, Test};
 use crate::column_index::rank;
 use crate::row::ValueRef;
-use crate::segment::{Column, Index, Values};
+use crate::segment::{Column, ColumnIndex, Values};
 
 /// A filter on the rows of one segment.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ enum Part<'a> {
 struct Condition<'a> {
     column: Column<'a>,
     wanted: Wanted,
-    /// Which values of the column's index these are, if it has one.
-    places: Option<(Index<'a>, Vec<Range<usize>>)>,
+    /// Which values of the column index these are, if it has one.
+    places: Option<(ColumnIndex<'a>, Vec<Range<usize>>)>,
 }
 
 /// Which ranks are wanted.
@@ -48,7 +48,7 @@ enum Wanted {
     OneOf(Vec<i64>),
 }
 
-/// Rows among which all are that pass, as slices of indexes; a row may stand in several.
+/// Rows among which all are that pass, as slices of column indexes; a row may stand in several.
 #[derive(Debug)]
 pub(crate) struct Candidates<'a> {
     slices: Vec<&'a [u32]>,
@@ -94,7 +94,7 @@ impl<'a> Bound<'a> {
 
     /// Between which numbers the count of rows that pass lies; the two are one for a single condition on a field
     /// that has at most one value in each row, and for a single value.
-    pub(crate) fn bounds(&self) -> Bounds {
+    pub(crate) fn bounds(&self) -> CountBounds {
         self.root.bounds(self.rows)
     }
 
@@ -103,7 +103,7 @@ impl<'a> Bound<'a> {
         self.root.bits(self.rows)
     }
 
-    /// The fewest candidates that the indexes give; `None` where they do not narrow the rows down.
+    /// The fewest candidates that the column indexes give; `None` where they do not narrow the rows down.
     pub(crate) fn candidates(&self) -> Option<Candidates<'a>> {
         self.root.candidates()
     }
@@ -162,10 +162,10 @@ impl<'a> Part<'a> {
         }
     }
 
-    fn bounds(&self, rows: usize) -> Bounds {
+    fn bounds(&self, rows: usize) -> CountBounds {
         match self {
-            Self::All(parts) => Bounds::all(parts.iter().map(|part| part.bounds(rows)), rows),
-            Self::Any(parts) => Bounds::any(parts.iter().map(|part| part.bounds(rows)), rows),
+            Self::All(parts) => CountBounds::all(parts.iter().map(|part| part.bounds(rows)), rows),
+            Self::Any(parts) => CountBounds::any(parts.iter().map(|part| part.bounds(rows)), rows),
             Self::Not(part) => part.bounds(rows).not(rows),
             Self::Some(condition) => condition.bounds(),
         }
@@ -228,16 +228,16 @@ impl<'a> Condition<'a> {
         values.into_iter().any(|at| self.wanted.holds(self.column.rank(at)))
     }
 
-    fn bounds(&self) -> Bounds {
+    fn bounds(&self) -> CountBounds {
         let present = self.column.present as usize;
         match (&self.wanted, &self.places) {
-            (Wanted::Anything, _) => Bounds { least: present, most: present },
-            (_, None) => Bounds { least: 0, most: present },
+            (Wanted::Anything, _) => CountBounds { least: present, most: present },
+            (_, None) => CountBounds { least: 0, most: present },
             (_, Some((index, places))) => {
                 let groups = places.iter().map(|places| index.rows(places.clone()).len());
                 let one = places.iter().filter(|places| places.len() == 1);
                 let largest = one.map(|places| index.rows(places.clone()).len()).max().unwrap_or(0);
-                Bounds::of_values(groups.sum(), largest, index.entries(), present)
+                CountBounds::of_values(groups.sum(), largest, index.entries(), present)
             }
         }
     }
@@ -294,8 +294,8 @@ impl Wanted {
         }
     }
 
-    /// Which values of an index are wanted.
-    fn places(&self, index: &Index<'_>) -> Vec<Range<usize>> {
+    /// Which values of a column index are wanted.
+    fn places(&self, index: &ColumnIndex<'_>) -> Vec<Range<usize>> {
         let range = match self {
             Self::Anything => 0..index.len(),
             Self::Within(first, last) => {

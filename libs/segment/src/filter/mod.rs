@@ -9,7 +9,7 @@
 //! - Keywords order by their bytes, `false` before `true`; integers and floats compare as numbers of the field's type.
 //!
 //! A filter is parsed against the schema once and then evaluated: on a growing set row by row; on a segment by the
-//! indexes of its columns, by whole columns, or on the rows that a walk meets, as `plan` says. All give the same rows.
+//! its column indexes, by whole columns, or on the rows that a walk meets, as `plan` says. All give the same rows.
 
 mod bits;
 mod bound;
@@ -26,7 +26,7 @@ use thiserror::Error;
 pub(crate) use bits::Bits;
 pub(crate) use bound::{Bound, Candidates};
 #[cfg(test)]
-use plan::Bounds;
+use plan::CountBounds;
 pub(crate) use plan::{Facts, Plan, choose, patience};
 
 use crate::row::ValueRef;

@@ -1,13 +1,13 @@
-//! How many rows a filter passes, as far as indexes tell, and what a search does with that: pure functions.
+//! How many rows a filter passes, as far as column indexes tell, and what a search does with that: pure functions.
 
 /// Between which numbers a count lies, both inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub(crate) struct CountBounds {
     pub(crate) least: usize,
     pub(crate) most: usize,
 }
 
-impl Bounds {
+impl CountBounds {
     /// Rows with one of some values, of which `largest` rows have one and the same. The values have `entries` rows
     /// in all, each counted as often as it has one of them; the column has `all` such entries of `present` rows.
     pub(super) fn of_values(entries: usize, largest: usize, all: usize, present: usize) -> Self {

@@ -94,7 +94,7 @@ fn filter() -> impl Strategy<Value = Value> {
 }
 
 /// Checks a filter on a segment in every way; returns the bounds and the count.
-fn check(segment: &Segment, filter: &Value) -> (Bounds, usize) {
+fn check(segment: &Segment, filter: &Value) -> (CountBounds, usize) {
     let filter = Filter::parse(filter, segment.schema()).unwrap();
     let bound = segment.bound(&filter);
     let one_by_one: Vec<u32> = (0..segment.len()).filter(|row| bound.passes(*row)).collect();
@@ -132,14 +132,14 @@ proptest! {
         let segment = segment(&rows);
         for filter in &filters {
             let (bounds, count) = check(&segment, filter);
-            prop_assert_eq!(bounds, Bounds { least: count, most: count }, "{}", filter);
+            prop_assert_eq!(bounds, CountBounds { least: count, most: count }, "{}", filter);
         }
     }
 
     #[test]
     fn one_value_is_counted_exactly_where_rows_have_several(rows in rows(3), word in value("tag")) {
         let (bounds, count) = check(&segment(&rows), &json!({ "tag": word }));
-        prop_assert_eq!(bounds, Bounds { least: count, most: count });
+        prop_assert_eq!(bounds, CountBounds { least: count, most: count });
     }
 }
 

@@ -4,8 +4,11 @@
 //! one that did for their own.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 
 use super::{Graph, SPARE};
+use crate::Cancelled;
+use crate::build::{CHECK_EVERY, check_cancelled};
 use crate::format::NO_ROW;
 
 /// Which rows look equal, bit by bit: for each row the first row that looks like it.
@@ -18,25 +21,31 @@ pub(super) type Look<'a> = (&'a [u8], u32);
 
 impl Equals {
     /// Groups rows that look equal, and are so by `same`.
+    ///
+    /// # Errors
+    /// When `cancelled` was set.
     pub(super) fn find<'a>(
         rows: usize,
         look: impl Fn(u32) -> Look<'a>,
         same: impl Fn(u32, u32) -> bool,
-    ) -> Self {
+        cancelled: &AtomicBool,
+    ) -> Result<Self, Cancelled> {
         let mut by_hash: HashMap<u64, Vec<u32>> = HashMap::with_capacity(rows);
-        let first = (0..rows as u32).map(|row| {
+        let mut firsts = Vec::with_capacity(rows);
+        for row in 0..rows as u32 {
+            if (row as usize).is_multiple_of(CHECK_EVERY) {
+                check_cancelled(cancelled)?;
+            }
             let (bytes, more) = look(row);
             let hash = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, more.into());
             let known = by_hash.entry(hash).or_default();
-            match known.iter().find(|other| look(**other) == (bytes, more) && same(**other, row)) {
-                Some(first) => *first,
-                None => {
-                    known.push(row);
-                    row
-                }
+            let first = known.iter().find(|other| look(**other) == (bytes, more) && same(**other, row));
+            firsts.push(first.copied().unwrap_or(row));
+            if first.is_none() {
+                known.push(row);
             }
-        });
-        Self { first: first.collect() }
+        }
+        Ok(Self { first: firsts })
     }
 
     /// The first row of each set of equals, in growing order.

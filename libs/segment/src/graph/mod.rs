@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use sluice_core::{GraphBuilder, Metric};
 
+use crate::build::check_cancelled;
 use crate::codes::Codes;
 use crate::row::Rows;
 use crate::{BuildOptions, Cancelled};
@@ -56,7 +57,7 @@ const SPARE: usize = 2;
 
 /// Vectors of fewer components have no codes: a code takes a line of 64 bytes, and with few components its rounding
 /// does not even out.
-const SMALLEST_CODED: usize = 32;
+pub(crate) const SMALLEST_CODED: usize = 32;
 
 /// What searches go by.
 pub(crate) struct Made {
@@ -79,9 +80,10 @@ pub(crate) fn build(
     cancelled: &AtomicBool,
 ) -> Result<Made, Cancelled> {
     let full = FullSpace::new(rows, metric);
-    let by_vector = || Equals::find(full.len(), |row| full.look(row), |_, _| true);
-    let (equals, codes) = coded(rows, &full, dimension, metric)
-        .map_or_else(|| (by_vector(), None), |(equals, codes)| (equals, Some(codes)));
+    let (equals, codes) = match coded(rows, &full, dimension, metric, cancelled)? {
+        Some((equals, codes)) => (equals, Some(codes)),
+        None => (Equals::find(full.len(), |row| full.look(row), |_, _| true, cancelled)?, None),
+    };
     let firsts = equals.firsts();
     let spec = &options.graph;
     let mut graph = match (spec.builder, &codes) {
@@ -99,8 +101,17 @@ pub(crate) fn build(
 }
 
 /// Codes of `rows` by which they may be scanned, where codes tell them apart.
-pub(crate) fn codes(rows: &impl Rows, dimension: usize, metric: Metric) -> Option<Codes> {
-    coded(rows, &FullSpace::new(rows, metric), dimension, metric).map(|(_, codes)| codes)
+///
+/// # Errors
+/// When `cancelled` was set.
+pub(crate) fn codes(
+    rows: &impl Rows,
+    dimension: usize,
+    metric: Metric,
+    cancelled: &AtomicBool,
+) -> Result<Option<Codes>, Cancelled> {
+    let full = FullSpace::new(rows, metric);
+    Ok(coded(rows, &full, dimension, metric, cancelled)?.map(|(_, codes)| codes))
 }
 
 /// Codes of `rows`, and which of them are equal; `None` where codes do not tell rows apart.
@@ -109,11 +120,15 @@ fn coded(
     full: &FullSpace<'_>,
     dimension: usize,
     metric: Metric,
-) -> Option<(Equals, Codes)> {
-    let codes = (dimension >= SMALLEST_CODED).then(|| Codes::of(rows, dimension, metric))?;
+    cancelled: &AtomicBool,
+) -> Result<Option<(Equals, Codes)>, Cancelled> {
+    if dimension < SMALLEST_CODED {
+        return Ok(None);
+    }
+    let codes = Codes::of(rows, dimension, metric, cancelled)?;
     let space = CodeSpace::new(&codes, full.extras());
-    let equals = Equals::find(full.len(), |row| space.look(row), |a, b| full.are_as_one(a, b));
-    tell_apart(full, &space, &equals.firsts()).then_some((equals, codes))
+    let equals = Equals::find(full.len(), |row| space.look(row), |a, b| full.are_as_one(a, b), cancelled)?;
+    Ok(tell_apart(full, &space, &equals.firsts(), cancelled)?.then_some((equals, codes)))
 }
 
 /// The bulk graph of some rows, as a graph of all rows.
@@ -172,7 +187,12 @@ fn shuffled(rows: &[u32], seed: u64) -> Vec<u32> {
 
 /// Whether the nearest of `rows`, which are distinct, stand among the nearest by code: not so where tight groups lie
 /// far apart, since a step of the code is then wider than a group. Looked at on a sample, which is easier than all.
-fn tell_apart(full: &FullSpace<'_>, coded: &CodeSpace<'_>, rows: &[u32]) -> bool {
+fn tell_apart(
+    full: &FullSpace<'_>,
+    coded: &CodeSpace<'_>,
+    rows: &[u32],
+    cancelled: &AtomicBool,
+) -> Result<bool, Cancelled> {
     const ROWS: usize = 4096;
     const QUERIES: usize = 48;
     const WANTED: usize = 10;
@@ -181,6 +201,7 @@ fn tell_apart(full: &FullSpace<'_>, coded: &CodeSpace<'_>, rows: &[u32]) -> bool
     let (mut found, mut all) = (0, 0);
     let (mut exact, mut rough) = (Vec::new(), Vec::new());
     for query in sample.iter().step_by(sample.len().div_ceil(QUERIES).max(1)) {
+        check_cancelled(cancelled)?;
         exact.clear();
         rough.clear();
         full.distances(*query, &sample, &mut exact);
@@ -196,7 +217,7 @@ fn tell_apart(full: &FullSpace<'_>, coded: &CodeSpace<'_>, rows: &[u32]) -> bool
             all += 1;
         }
     }
-    found * 10 >= all * 9
+    Ok(found * 10 >= all * 9)
 }
 
 #[cfg(test)]
@@ -285,6 +306,21 @@ mod tests {
                     assert_one_piece(&graph.level0, graph.stride0, entry);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn codes_are_given_up_when_the_flag_is_set() {
+        for (n, dimension) in [(600, 64), (600, 4)] {
+            let vectors = Vectors(vec![vec![1.0; dimension]; n]);
+            let full = FullSpace::new(&vectors, Metric::L2);
+            let (set, unset) = (AtomicBool::new(true), AtomicBool::new(false));
+            assert_eq!(codes(&vectors, dimension, Metric::L2, &set).is_err(), dimension >= SMALLEST_CODED);
+            assert!(codes(&vectors, dimension, Metric::L2, &unset).is_ok());
+            assert!(Equals::find(n, |row| full.look(row), |_, _| true, &set).is_err());
+            let made = Codes::of(&vectors, dimension, Metric::L2, &unset).unwrap();
+            let space = CodeSpace::new(&made, full.extras());
+            assert!(tell_apart(&full, &space, &[0, 1, 2], &set).is_err());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::index::Index;
+use super::column_index::ColumnIndex;
 use crate::column_index::rank;
 use crate::row::ValueRef;
 
@@ -13,8 +13,8 @@ pub(crate) struct Column<'a> {
     pub(crate) values: Values<'a>,
     /// Rows that have a value.
     pub(crate) present: u32,
-    /// Absent in files that were written before there were indexes.
-    pub(crate) index: Option<Index<'a>>,
+    /// Absent in files that were written before there were column indexes.
+    pub(crate) index: Option<ColumnIndex<'a>>,
 }
 
 impl Column<'_> {

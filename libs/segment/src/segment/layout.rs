@@ -4,7 +4,7 @@ use bytemuck::AnyBitPattern;
 use sluice_core::{FieldType, Metric, Quantization};
 
 use super::column::{Column, Values, Words};
-use super::index::IndexSpans;
+use super::column_index::ColumnIndexSpans;
 use crate::SegmentError;
 use crate::codes::code_stride;
 use crate::format::{GraphMeta, Kind, Meta, Table, key_slots};
@@ -56,7 +56,7 @@ struct ColumnSpans {
     values: Span,
     /// Starts and bytes of the words of a keyword column.
     words: Option<(Span, Span)>,
-    index: Option<IndexSpans>,
+    index: Option<ColumnIndexSpans>,
     /// Rows that have a value.
     present: u32,
 }
@@ -133,7 +133,7 @@ impl Finder<'_> {
                 self.found += 1;
                 // one start more than there are words; a dictionary without any is refused later
                 let count = words.as_ref().map_or(0, |(starts, _)| (starts.len() / 8).saturating_sub(1));
-                Some(IndexSpans::new(self.bytes, section, (field, kind), count)?)
+                Some(ColumnIndexSpans::new(self.bytes, section, (field, kind), count)?)
             }
             None => None,
         };

@@ -6,7 +6,7 @@ mod batch;
 mod by_code;
 mod by_vector;
 mod column;
-mod index;
+mod column_index;
 mod layout;
 mod search;
 mod select;
@@ -18,7 +18,7 @@ use serde::Serialize;
 use sluice_core::{GraphBuilder, Offset, Quantization, Schema, Timestamp};
 
 pub(crate) use column::{Column, Values};
-pub(crate) use index::Index;
+pub(crate) use column_index::ColumnIndex;
 
 use crate::format::{self, GraphMeta, Kind, Meta, Table};
 use crate::mapping::Bytes;
@@ -108,6 +108,11 @@ impl Segment {
     #[allow(clippy::len_without_is_empty, reason = "a segment is never empty")]
     pub fn len(&self) -> u32 {
         self.meta.rows
+    }
+
+    /// Values of declared fields that its rows have.
+    pub fn values_len(&self) -> u64 {
+        (0..self.layout.columns()).map(|field| self.column(field).values.len() as u64).sum()
     }
 
     fn rows(&self) -> usize {

@@ -6,7 +6,7 @@ use super::Segment;
 use crate::Filter;
 use crate::filter::{Bits, Bound, Candidates, Facts};
 
-/// Rows looked at to tell how many pass where indexes do not tell it.
+/// Rows looked at to tell how many pass where column indexes do not tell it.
 const SAMPLE: usize = 512;
 
 /// Rows that are known.
@@ -16,7 +16,7 @@ pub(super) enum Rows {
     Bits(Bits),
 }
 
-/// A filter on one segment, and what its indexes know of it.
+/// A filter on one segment, and what its column indexes know of it.
 pub(super) struct Selection<'a> {
     bound: Bound<'a>,
     candidates: Option<Candidates<'a>>,

@@ -1,4 +1,4 @@
-//! The index of a column as it stands in a file: distinct values in order, and the rows of each.
+//! A column index as it stands in a file: distinct values in order, and the rows of each.
 
 use std::ops::Range;
 
@@ -9,18 +9,18 @@ use crate::SegmentError;
 use crate::column_index::rank;
 use crate::format::Kind;
 
-/// Where the parts of an index lie in a file.
+/// Where the parts of a column index lie in a file.
 #[derive(Debug)]
-pub(super) struct IndexSpans {
+pub(super) struct ColumnIndexSpans {
     /// Of numbers; other values are their own places.
     values: Option<Range<usize>>,
     starts: Range<usize>,
     rows: Range<usize>,
 }
 
-/// The index of a column.
+/// A column index.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Index<'a> {
+pub(crate) struct ColumnIndex<'a> {
     values: Distinct<'a>,
     /// Where the rows of each value begin, and the end of the last.
     starts: &'a [u32],
@@ -40,7 +40,7 @@ fn refuse<T>(field: u32, problem: impl ToString) -> Result<T, SegmentError> {
     Err(SegmentError::damaged(format!("{} {field}", Kind::ColumnIndex), problem))
 }
 
-impl IndexSpans {
+impl ColumnIndexSpans {
     /// The parts of `section`, which begins with the number of distinct values; `words` is that of a keyword column.
     pub(super) fn new(
         bytes: &[u8],
@@ -51,34 +51,35 @@ impl IndexSpans {
         let Some((count, rest)) = bytes[section.clone()].split_first_chunk::<8>() else {
             return refuse(field, "it has no number of values");
         };
-        let count = u64::from_le_bytes(*count);
+        let named = u64::from_le_bytes(*count);
         let (size, expected) = match kind {
             FieldType::Keyword => (0, Some(words as u64)),
             FieldType::Boolean => (0, Some(2)),
             FieldType::Integer | FieldType::Float | FieldType::Timestamp => (8, None),
         };
-        if expected.is_some_and(|expected| expected != count) {
-            return refuse(field, format!("{count} are not the values of the column"));
+        if expected.is_some_and(|expected| expected != named) {
+            return refuse(field, format!("{named} are not the values of the column"));
         }
+        // the section's length bounds the number before anything is computed from it
+        let count = usize::try_from(named).ok().filter(|count| *count <= rest.len() / (size + 4));
         // what is left for rows, after the values and one start more than there are values
-        let left = count.checked_mul(size + 4).and_then(|taken| (rest.len() as u64).checked_sub(taken + 4));
-        if left.is_none_or(|left| !left.is_multiple_of(4)) {
-            return refuse(field, format!("{} bytes do not hold {count} values", section.len()));
-        }
-        // the section is longer than each part of it
-        let starts = section.start + 8 + (count * size) as usize;
-        let rows = starts + (count as usize + 1) * 4;
+        let left = count.and_then(|count| Some((count, rest.len().checked_sub(count * (size + 4) + 4)?)));
+        let Some((count, _)) = left.filter(|(_, left)| left.is_multiple_of(4)) else {
+            return refuse(field, format!("{} bytes do not hold {named} values", section.len()));
+        };
+        let starts = section.start + 8 + count * size;
+        let rows = starts + (count + 1) * 4;
         let values = (size > 0).then(|| section.start + 8..starts);
         Ok(Self { values, starts: starts..rows, rows: rows..section.end })
     }
 
-    pub(super) fn view<'a>(&self, bytes: &'a [u8], kind: FieldType) -> Index<'a> {
+    pub(super) fn view<'a>(&self, bytes: &'a [u8], kind: FieldType) -> ColumnIndex<'a> {
         let values = match (&self.values, kind) {
             (None, _) => Distinct::Places,
             (Some(span), FieldType::Float) => Distinct::Floats(bytemuck::cast_slice(&bytes[span.clone()])),
             (Some(span), _) => Distinct::Integers(bytemuck::cast_slice(&bytes[span.clone()])),
         };
-        Index {
+        ColumnIndex {
             values,
             starts: bytemuck::cast_slice(&bytes[self.starts.clone()]),
             rows: bytemuck::cast_slice(&bytes[self.rows.clone()]),
@@ -86,7 +87,7 @@ impl IndexSpans {
     }
 }
 
-impl<'a> Index<'a> {
+impl<'a> ColumnIndex<'a> {
     /// Distinct values of the column.
     pub(crate) fn len(&self) -> usize {
         self.starts.len() - 1
@@ -125,7 +126,7 @@ impl<'a> Index<'a> {
         self.rows.len()
     }
 
-    /// Checks that the index says of `column`, which is sound, what the column says, all of it and nothing else.
+    /// Checks that the column index says of `column`, which is sound, what the column says, all of it and nothing else.
     pub(super) fn check(&self, column: &Column<'_>, field: u32) -> Result<(), SegmentError> {
         let whole = self.starts.first() == Some(&0)
             && self.starts.last().is_some_and(|end| *end as usize == self.rows.len());
@@ -135,7 +136,7 @@ impl<'a> Index<'a> {
         let sound = match self.values {
             Distinct::Places => true,
             Distinct::Integers(values) => values.is_sorted_by(|a, b| a < b),
-            // one zero, and that the positive one: an index has one form
+            // one zero, and that the positive one: a column index has one form
             Distinct::Floats(values) => {
                 values.is_sorted_by(|a, b| a < b)
                     && values.iter().all(|v| v.is_finite() && (*v != 0.0 || v.is_sign_positive()))
@@ -145,7 +146,7 @@ impl<'a> Index<'a> {
         if !sound || !self.starts.windows(2).all(used) {
             return refuse(field, "its values do not grow, or one has no row");
         }
-        // filling the index again from the column must lead to each of its rows, and to the end of each value's
+        // filling the column index again from the column must lead to each of its rows, and to the end of each value's
         let mut next = self.starts[..self.len()].to_vec();
         let mut entered = 0;
         for (row, pair) in column.starts.windows(2).enumerate() {

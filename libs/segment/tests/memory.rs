@@ -1,0 +1,63 @@
+//! MEM-1: what a flat build holds is no more than what is charged for it.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+#[path = "common/counting.rs"]
+mod counting;
+
+use common::{FIELDS, NEVER, Random, options, schema, upsert};
+use counting::peak;
+use sluice_core::{Metric, Quantization};
+use sluice_segment::{GrowingSet, build_memory, seal};
+
+/// What sealing rows with this metadata holds, and what is charged: each with the set itself.
+fn held_and_charged(rows: usize, metadata: impl Fn(usize) -> String) -> (usize, usize) {
+    let schema = schema(3, Metric::L2, &FIELDS);
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(u32::MAX);
+    let ((live, values, bytes), held) = peak(|| {
+        let mut set = GrowingSet::new(schema.clone());
+        for row in 0..rows {
+            set.apply(upsert(&schema, &format!("key-{row}"), row as u64, &[1.0; 3], &metadata(row)));
+        }
+        seal(&set, &options, &dir.path().join("x.seg"), &NEVER).unwrap();
+        (set.live_len() as u64, set.values_len(), set.bytes())
+    });
+    let build = build_memory(live, values, schema.dimension, &options.graph, Quantization::Sq8);
+    (held, bytes + build as usize)
+}
+
+fn list(of: impl Iterator<Item = String>) -> String {
+    format!("[{}]", of.collect::<Vec<_>>().join(","))
+}
+
+#[test]
+fn mem_1_a_flat_seal_of_rows_with_many_values_holds_no_more_than_is_charged() {
+    const EACH: usize = 4000;
+    let field = |name: &str, value: &dyn Fn(usize) -> String| {
+        let metadata =
+            |row: usize| format!("{{\"{name}\":{}}}", list((0..EACH).map(|i| value(row * EACH + i))));
+        let (held, charged) = held_and_charged(60, metadata);
+        assert!(held <= charged, "{name}: {held} held, {charged} charged");
+    };
+    field("tag", &|i| format!("\"word {i:08}\""));
+    field("tag", &|i| format!("\"{}\"", i % 7));
+    field("tag", &|i| format!("\"{:x}\"", Random(i as u64).bits()));
+    field("size", &|i| i.to_string());
+    field("size", &|i| (Random(i as u64).bits() >> 12).to_string());
+    field("weight", &|i| format!("{}.5", i % 100));
+    field("flag", &|i| i.is_multiple_of(3).to_string());
+}
+
+#[test]
+fn mem_1_a_flat_seal_of_many_rows_holds_no_more_than_is_charged() {
+    for words in [1, 3] {
+        let metadata = |row: usize| {
+            let tags = list((0..words).map(|i| format!("\"word {row:08} {i}\"")));
+            format!("{{\"tag\":{tags},\"size\":{row},\"flag\":true}}")
+        };
+        let (held, charged) = held_and_charged(20_000, metadata);
+        assert!(held <= charged, "{words} words: {held} held, {charged} charged");
+    }
+}
