@@ -71,6 +71,10 @@ struct Slot {
 }
 
 impl Slot {
+    fn values_len(&self) -> u64 {
+        self.fields.0.iter().map(|values| values.len() as u64).sum()
+    }
+
     fn heap_bytes(&self) -> usize {
         let field = |values: &[FieldValue]| {
             let text = |v: &FieldValue| if let FieldValue::Keyword(s) = v { s.len() } else { 0 };
@@ -100,6 +104,8 @@ pub struct GrowingSet {
     chunk_shift: u32,
     free: Vec<u32>,
     live: usize,
+    /// Values of declared fields of live records.
+    values: u64,
     /// Bytes behind pointers: keys, metadata, field values.
     heap: usize,
 }
@@ -115,6 +121,7 @@ impl GrowingSet {
             chunk_shift: rows.next_power_of_two().trailing_zeros(),
             free: Vec::new(),
             live: 0,
+            values: 0,
             heap: 0,
         }
     }
@@ -163,6 +170,7 @@ impl GrowingSet {
         let inverse_norm = if self.schema.metric == Metric::Cosine { inverse_norm(&vector) } else { 0.0 };
         let slot = Slot { key: key.into(), offset, timestamp, metadata, fields };
         self.heap += slot.heap_bytes();
+        self.values += slot.values_len();
         self.live += 1;
         if let Some(row) = self.free.pop() {
             let (chunk, at) = self.locate(row);
@@ -191,6 +199,7 @@ impl GrowingSet {
         chunk.inverse_norms[at] = None;
         if let Some(slot) = chunk.slots[at].take() {
             self.heap -= slot.heap_bytes();
+            self.values -= slot.values_len();
             self.live -= 1;
             self.free.push(row);
         }
@@ -207,8 +216,7 @@ impl GrowingSet {
 
     /// Values of declared fields that live records have.
     pub fn values_len(&self) -> u64 {
-        let of = |slot: &Slot| slot.fields.0.iter().map(|values| values.len() as u64).sum::<u64>();
-        self.slots().map(|(_, _, _, slot)| of(slot)).sum()
+        self.values
     }
 
     /// Whether no key was touched, not even by a delete.

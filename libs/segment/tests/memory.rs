@@ -6,10 +6,11 @@ mod common;
 #[path = "common/counting.rs"]
 mod counting;
 
-use common::{FIELDS, NEVER, Random, options, schema, upsert};
+use common::{FIELDS, NEVER, Random, options, schema, sealed, upsert};
 use counting::peak;
+use roaring::RoaringBitmap;
 use sluice_core::{Metric, Quantization};
-use sluice_segment::{GrowingSet, build_memory, seal};
+use sluice_segment::{GrowingSet, build_memory, merge, seal};
 
 /// What sealing rows with this metadata holds, and what is charged: each with the set itself.
 fn held_and_charged(rows: usize, metadata: impl Fn(usize) -> String) -> (usize, usize) {
@@ -60,4 +61,29 @@ fn mem_1_a_flat_seal_of_many_rows_holds_no_more_than_is_charged() {
         let (held, charged) = held_and_charged(20_000, metadata);
         assert!(held <= charged, "{words} words: {held} held, {charged} charged");
     }
+}
+
+#[test]
+fn mem_1_a_flat_merge_of_rows_with_many_values_holds_no_more_than_is_charged() {
+    let schema = schema(3, Metric::L2, &FIELDS);
+    let options = options(u32::MAX);
+    let segments = [0, 1].map(|part: usize| {
+        let mut set = GrowingSet::new(schema.clone());
+        for row in (0..60).map(|row| part * 60 + row) {
+            let values = |of: &dyn Fn(usize) -> String| list((0..2000).map(|i| of(row * 2000 + i)));
+            let tags = values(&|i| format!("\"word {i:08}\""));
+            let metadata = format!("{{\"tag\":{tags},\"size\":{}}}", values(&|i| i.to_string()));
+            set.apply(upsert(&schema, &format!("key-{row}"), row as u64, &[1.0; 3], &metadata));
+        }
+        sealed(&set, &options)
+    });
+    let none = RoaringBitmap::new();
+    let inputs = segments.each_ref().map(|segment| (segment, &none));
+    let dir = tempfile::tempdir().unwrap();
+    let (_, held) = peak(|| merge(&inputs, &schema, &options, &dir.path().join("x.seg"), &NEVER).unwrap());
+    let (rows, values) = (120, segments.iter().map(|segment| segment.values_len()).sum());
+    let charged = build_memory(rows, values, schema.dimension, &options.graph, Quantization::Sq8);
+    assert_eq!(values, 120 * 4000);
+    assert!(held as u64 <= charged, "{held} held, {charged} charged");
+    assert!(held as u64 > build_memory(rows, 0, schema.dimension, &options.graph, Quantization::Sq8));
 }

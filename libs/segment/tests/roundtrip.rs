@@ -26,6 +26,7 @@ proptest! {
         prop_assume!(!expected.is_empty());
         let segment = sealed(&set, &options(if graph { 1 } else { 1000 }));
         prop_assert_eq!(segment.has_graph(), graph);
+        prop_assert_eq!(segment.values_len(), set.values_len());
         prop_assert_eq!(rows_of(&segment), expected.clone());
         for (row, (key, _, _)) in expected.iter().enumerate() {
             prop_assert_eq!(segment.find(key), Some(row as u32));
