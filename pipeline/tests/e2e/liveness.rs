@@ -242,13 +242,14 @@ fn eight(set_up: &SetUp, name: &str) -> World {
         .variable("SLUICE__INGEST__STUCK_AFTER", "10s")
 }
 
-/// Restarts by their cause: of the troubled partition, and of all others.
+/// Restarts by one cause: of the troubled partition, and of all others. Other causes, such as a log that does not answer in
+/// time on a busy machine, say nothing of it.
 async fn restarts(api: &Api, cause: &str) -> (f64, f64) {
     let metrics = Metrics::scrape(api).await;
-    let troubled = format!("partition=\"{TROUBLED}\"");
+    let (troubled, cause) = (format!("partition=\"{TROUBLED}\""), format!("cause=\"{cause}\""));
     let name = "sluice_partition_restarts_total";
-    let mine = metrics.sum(name, &[&troubled, &format!("cause=\"{cause}\"")]);
-    (mine, metrics.sum(name, &[]) - mine)
+    let mine = metrics.sum(name, &[&troubled, &cause]);
+    (mine, metrics.sum(name, &[&cause]) - mine)
 }
 
 /// Writes some good records to each partition.
