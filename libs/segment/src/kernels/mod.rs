@@ -32,13 +32,20 @@ pub(crate) struct Kernels {
     pub(crate) l2_4: Kernel4,
 }
 
-const PLAIN: Kernels = Kernels {
-    name: "plain",
-    dot: plain::dot,
-    l2: plain::l2,
-    dot4: |rows, b| rows.map(|row| plain::dot(row, b)),
-    l2_4: |rows, b| rows.map(|row| plain::l2(row, b)),
-};
+/// The kernels of an instruction set that compares four rows one by one.
+macro_rules! one_by_one {
+    ($name:literal, $dot:path, $l2:path) => {
+        Kernels {
+            name: $name,
+            dot: $dot,
+            l2: $l2,
+            dot4: |rows, b| rows.map(|row| $dot(row, b)),
+            l2_4: |rows, b| rows.map(|row| $l2(row, b)),
+        }
+    };
+}
+
+const PLAIN: Kernels = one_by_one!("plain", plain::dot, plain::l2);
 
 /// The kernels that this machine can run, fastest first; the last is always the plain one.
 fn available() -> Vec<Kernels> {
@@ -55,24 +62,12 @@ fn available() -> Vec<Kernels> {
             });
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            found.push(Kernels {
-                name: "avx2",
-                dot: x86::dot_avx2,
-                l2: x86::l2_avx2,
-                dot4: |rows, b| rows.map(|row| x86::dot_avx2(row, b)),
-                l2_4: |rows, b| rows.map(|row| x86::l2_avx2(row, b)),
-            });
+            found.push(one_by_one!("avx2", x86::dot_avx2, x86::l2_avx2));
         }
     }
     #[cfg(target_arch = "aarch64")]
     if std::arch::is_aarch64_feature_detected!("neon") {
-        found.push(Kernels {
-            name: "neon",
-            dot: neon::dot,
-            l2: neon::l2,
-            dot4: |rows, b| rows.map(|row| neon::dot(row, b)),
-            l2_4: |rows, b| rows.map(|row| neon::l2(row, b)),
-        });
+        found.push(one_by_one!("neon", neon::dot, neon::l2));
     }
     found.push(PLAIN);
     found

@@ -36,7 +36,7 @@ impl Receivers<'_> {
         (self.k.clamp(1, BEST) - 1) as i32
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) fn offer(&mut self, point: usize, distance: f32, other: u32) {
         let last = self.last_place() as usize;
         // the bound may have moved since the tile was computed

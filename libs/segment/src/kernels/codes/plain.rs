@@ -62,7 +62,6 @@ pub(super) fn larger(a: &[f32; 16], b: &[f32; 16]) -> u16 {
     a.iter().zip(b).enumerate().map(|(bit, (a, b))| u16::from(a > b) << bit).sum()
 }
 
-#[inline(always)]
 pub(super) fn start(out: &TileOut, rows: usize, itself: bool, first: u32, mut into: Receivers<'_>) {
     for (row, distances) in out.distances.iter().enumerate().take(rows) {
         for (column, distance) in distances.iter().enumerate() {
@@ -73,7 +72,6 @@ pub(super) fn start(out: &TileOut, rows: usize, itself: bool, first: u32, mut in
     }
 }
 
-#[inline(always)]
 pub(super) fn collect_rows(out: &TileOut, first: u32, mut into: Receivers<'_>) {
     for (row, mask) in out.row_masks.iter().enumerate() {
         for column in bits(*mask) {
@@ -82,7 +80,6 @@ pub(super) fn collect_rows(out: &TileOut, first: u32, mut into: Receivers<'_>) {
     }
 }
 
-#[inline(always)]
 pub(super) fn collect_columns(out: &TileOut, first: u32, mut into: Receivers<'_>) {
     for (row, mask) in out.column_masks.iter().enumerate() {
         for column in bits(*mask) {
@@ -92,18 +89,16 @@ pub(super) fn collect_columns(out: &TileOut, first: u32, mut into: Receivers<'_>
 }
 
 /// The places of the bits that are set, of those that stand for a row or column.
-#[inline(always)]
+#[inline]
 fn bits(mask: u64) -> impl Iterator<Item = usize> {
     (0..TILE).filter(move |bit| mask >> bit & 1 == 1)
 }
 
-#[inline(always)]
 pub(super) fn panel(rows: &[u8], stride: usize, panel: &mut [u32]) {
     panel_from(rows, stride, 0, panel);
 }
 
 /// The steps of a panel from group `first` on.
-#[inline(always)]
 pub(super) fn panel_from(rows: &[u8], stride: usize, first: usize, panel: &mut [u32]) {
     for (row, codes) in rows.chunks_exact(stride).take(TILE).enumerate() {
         let fours = codes.as_chunks::<4>().0.iter();

@@ -2,7 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use super::super::best::Receivers;
 use super::super::plain;
 use super::super::tile::{Tile, TileOut};
 
@@ -62,24 +61,4 @@ pub(super) fn inner_find_avx2(numbers: &[u16], number: u16) -> Option<usize> {
 #[target_feature(enable = "avx2")]
 pub(super) fn inner_larger_avx2(a: &[f32; 16], b: &[f32; 16]) -> u16 {
     plain::larger(a, b)
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn inner_collect_rows_avx2(out: &TileOut, first: u32, into: Receivers<'_>) {
-    plain::collect_rows(out, first, into);
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn inner_collect_columns_avx2(out: &TileOut, first: u32, into: Receivers<'_>) {
-    plain::collect_columns(out, first, into);
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn inner_panel_avx2(rows: &[u8], stride: usize, panel: &mut [u32]) {
-    plain::panel(rows, stride, panel);
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn inner_start_avx2(out: &TileOut, rows: usize, itself: bool, first: u32, into: Receivers<'_>) {
-    plain::start(out, rows, itself, first, into);
 }
