@@ -7,15 +7,16 @@ use serde_json::{Value, json};
 
 use crate::support::api::Api;
 use crate::support::bad::{Bad, DIMENSION, sixty};
+use crate::support::broker::Broker;
 use crate::support::data::{lines, records};
 use crate::support::flood::Outgoing;
 use crate::support::fold::{State, assert_same, fold};
-use crate::support::log::Message;
+use crate::support::log::{Log, Message};
 use crate::support::metrics::Metrics;
 use crate::support::random::Random;
 use crate::support::servers::{Servers, Verb};
 use crate::support::set_up::{SetUp, is_long, on_both_set_ups, on_servers};
-use crate::support::topics;
+use crate::support::topics::Refusal;
 use crate::support::wait::eventually;
 use crate::support::world::World;
 
@@ -23,23 +24,13 @@ const QUICK: &str = "seal = { max_age = '100ms' }";
 
 on_both_set_ups!(
     liv_1_sixty_bad_messages_among_good_ones_become_dead_letters,
+    liv_1_a_partition_waits_while_dead_letters_cannot_be_stored,
     liv_2_a_panic_once_restarts_that_partition_only,
     liv_2_a_partition_that_panics_always_is_parked_and_the_others_go_on,
     liv_4_a_worker_that_hangs_is_noticed_and_restarted,
     liv_5_sigterm_at_any_moment_ends_in_time_and_loses_nothing,
     liv_5_who_hangs_at_the_deadline_is_named,
 );
-
-mod waits {
-    /// A single real broker has no way to refuse the dead letters alone for a while, so the local log stands for both.
-    mod local {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn liv_1_a_partition_waits_while_dead_letters_cannot_be_stored() {
-            use crate::liveness::liv_1_a_partition_waits_while_dead_letters_cannot_be_stored as test;
-            test(crate::support::set_up::SetUp::Local).await;
-        }
-    }
-}
 
 mod stalled {
     use super::{liv_5_sigterm_with_a_stalled_store_ends_in_time, on_servers};
@@ -150,6 +141,14 @@ async fn liv_1_sixty_bad_messages_among_good_ones_become_dead_letters(set_up: Se
 }
 
 async fn liv_1_a_partition_waits_while_dead_letters_cannot_be_stored(set_up: SetUp) {
+    let (own, set_up) = match set_up {
+        SetUp::Local => (None, set_up),
+        SetUp::Servers { store, .. } => {
+            let broker = Broker::of_three();
+            let set_up = SetUp::Servers { kafka: broker.bootstrap(), store };
+            (Some(broker), set_up)
+        }
+    };
     let world = World::new(&set_up, "waits", DIMENSION, QUICK);
     let (indexer, query) = (world.indexer().await, world.query().await);
     let (api, seen) = (world.api(&query), world.api(&indexer));
@@ -158,7 +157,12 @@ async fn liv_1_a_partition_waits_while_dead_letters_cannot_be_stored(set_up: Set
     let mut random = Random::new(2);
     let mut written = mixed(&mut random, &all);
     let letters = format!("{}.dead-letter", world.index);
-    topics::refuse_writes(&world.log, &letters);
+    let refusal = match (&own, &world.log) {
+        (None, Log::Local { dir }) => Refusal::Local(dir),
+        (Some(broker), Log::Kafka { .. }) => Refusal::Node(broker, 3),
+        _ => unreachable!("the broker of three is for Kafka"),
+    };
+    refusal.begin(&letters).await;
     world.log.flood(&world.index, written.iter().cloned());
     let ends = world.log.ends(&world.index);
     let others: BTreeMap<_, _> =
@@ -185,7 +189,7 @@ async fn liv_1_a_partition_waits_while_dead_letters_cannot_be_stored(set_up: Set
         "offset {visible} is published, a dead letter before it is not"
     );
     fresh_1_lag_and_freshness_are_told(&seen, ends[&TROUBLED] - visible).await;
-    topics::take_writes(&world.log);
+    refusal.end();
 
     api.shows(&ends).await;
     let (state, bad) = fold_of_the_good(&written, &all, &world.log.read(&world.index));

@@ -180,8 +180,8 @@ async fn log_1_retention_of_what_is_indexed_stops_nothing(set_up: SetUp) {
     }
     indexer.kill();
     let indexer = world.indexer().await;
-    let place = *api.publish(&records(&mut random, "more", 40, DIMENSION)).await.last().unwrap();
-    api.shows_place(place).await;
+    api.publish(&records(&mut random, "more", 40, DIMENSION)).await;
+    api.shows(&world.log.ends(&world.index)).await;
     assert_eq!(api.scan().await.len(), 240);
     let report = world.api(&indexer).get_root("/status").await;
     assert!(!report.text.contains("parked"), "{}", report.text);

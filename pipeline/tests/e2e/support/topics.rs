@@ -2,37 +2,56 @@
 
 use std::path::Path;
 
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 use rusqlite::params;
 
+use super::broker::Broker;
 use super::log::{Log, client, open_local};
 
 fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     client(bootstrap).create().unwrap()
 }
 
-/// The directory of a local log: one real broker has no way to refuse one topic for a while.
-fn local(log: &Log) -> &Path {
-    match log {
-        Log::Local { dir } => dir,
-        Log::Kafka { .. } => panic!("only the local log refuses writes to one topic"),
+/// A topic that takes no writes until this is over.
+pub(crate) enum Refusal<'a> {
+    /// The local log's table refuses its messages.
+    Local(&'a Path),
+    /// The one node that holds it is down.
+    Node(&'a Broker, u16),
+}
+
+impl Refusal<'_> {
+    /// Makes `topic`, which must not exist yet, take no writes.
+    pub(crate) async fn begin(&self, topic: &str) {
+        match self {
+            Self::Local(dir) => {
+                let trigger = format!(
+                    "CREATE TRIGGER refuse BEFORE INSERT ON topic WHEN NEW.name = '{topic}'
+                     BEGIN SELECT RAISE(ABORT, 'refused by a test'); END"
+                );
+                open_local(dir).execute_batch(&trigger).unwrap();
+            }
+            Self::Node(broker, node) => {
+                let alone = [i32::from(*node)];
+                let places: [&[i32]; 1] = [&alone];
+                let topic = NewTopic::new(topic, 1, TopicReplication::Variable(&places));
+                let options = AdminOptions::new();
+                let done = admin(&broker.bootstrap()).create_topics([&topic], &options).await.unwrap();
+                done.into_iter().next().unwrap().unwrap();
+                broker.call_node("kill", *node);
+            }
+        }
     }
-}
 
-/// Makes `topic`, which need not exist yet, take no writes.
-pub(crate) fn refuse_writes(log: &Log, topic: &str) {
-    let trigger = format!(
-        "CREATE TRIGGER refuse BEFORE INSERT ON topic WHEN NEW.name = '{topic}'
-         BEGIN SELECT RAISE(ABORT, 'refused by a test'); END"
-    );
-    open_local(local(log)).execute_batch(&trigger).unwrap();
-}
-
-/// The topic takes writes again.
-pub(crate) fn take_writes(log: &Log) {
-    open_local(local(log)).execute_batch("DROP TRIGGER refuse").unwrap();
+    /// The topic takes writes again.
+    pub(crate) fn end(&self) {
+        match self {
+            Self::Local(dir) => open_local(dir).execute_batch("DROP TRIGGER refuse").unwrap(),
+            Self::Node(broker, node) => broker.call_node("start", *node),
+        }
+    }
 }
 
 /// Removes what `partition` holds before `offset`, as retention does.
