@@ -296,8 +296,7 @@ mod tests {
     type Message = (u64, bool, usize);
 
     fn request(budget: &ByteBudget, limits: BatchLimits, letters: Arc<Offsets>) -> ReadRequest {
-        let schema =
-            Schema { dimension: Dimension::new(2).unwrap(), metric: Metric::L2, fields: Default::default() };
+        let schema = Schema::new(Dimension::new(2).unwrap(), Metric::L2, Default::default());
         let at = TopicPartition { topic: TopicName::new("t").unwrap(), partition: PartitionId(0) };
         ReadRequest {
             at,

@@ -79,8 +79,7 @@ fn kill_after(mut child: Child, lines: usize) -> Vec<Acked> {
 async fn read_all(log: &std::sync::Arc<LocalLog>, partition: u32) -> Vec<Record> {
     let at = TopicPartition { topic: topic(), partition: PartitionId(partition) };
     let end = log.bounds(&at).await.unwrap().end;
-    let schema =
-        Schema { dimension: Dimension::new(2).unwrap(), metric: Metric::L2, fields: Default::default() };
+    let schema = Schema::new(Dimension::new(2).unwrap(), Metric::L2, Default::default());
     let request = ReadRequest {
         at,
         start: Offset(0),

@@ -217,6 +217,7 @@ mod tests {
             dimension: Dimension::new(dimension).unwrap(),
             metric: Metric::Cosine,
             quantization: Default::default(),
+            vector_type: Default::default(),
             fields: Default::default(),
             graph: GraphSpec::default(),
             seal: Default::default(),

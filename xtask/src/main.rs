@@ -1,5 +1,6 @@
-//! Chores of the repository: `cargo xtask check | test | campaign | planted | fuzz | miri | servers`.
+//! Chores of the repository: `cargo xtask check | test | campaign | planted | fuzz | miri | arm | servers`.
 
+mod arm;
 mod campaign;
 mod check;
 mod edges;
@@ -87,6 +88,8 @@ enum Chore {
     },
     /// Runs what miri can run under it; needs the nightly toolchain.
     Miri,
+    /// Runs tests of the segment engine on 64-bit Arm; needs qemu-user and a compiler for it.
+    Arm,
     /// Starts or stops real Kafka and S3 servers on 127.0.0.1.
     Servers {
         #[command(subcommand)]
@@ -128,6 +131,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Planted { names, .. } => planted::run(&planted::Choice::Named(names)),
         Chore::Fuzz { targets, seconds } => fuzz::fuzz(&targets, seconds),
         Chore::Miri => miri::check(),
+        Chore::Arm => arm::check(),
         Chore::Servers { action: Action::Start { s3 } } => servers::start_and_print(s3),
         Chore::Servers { action: Action::Stop } => servers::stop_all(),
     }

@@ -21,7 +21,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
-use sluice_core::{GraphBuilder, Metric};
+use sluice_core::{GraphBuilder, Metric, VectorType};
 use tempfile::TempDir;
 
 use crate::clock::Clock;
@@ -30,7 +30,7 @@ use crate::npy::{self, Matrix};
 use crate::process::{print, role};
 use curve::{Point, median};
 use protocol::{Built, Found, Open, Request, System, Times};
-use report::{Line, Measured, OURS, Set, ratios};
+use report::{F16, Line, Measured, OURS, Set, ratios};
 use truth::Truth;
 
 const K: usize = 10;
@@ -86,6 +86,9 @@ pub(crate) struct SegmentArgs {
     /// Builders of our graphs; the default one unless given.
     #[arg(long, value_delimiter = ',', value_parser = by_name::<GraphBuilder>)]
     builders: Vec<GraphBuilder>,
+    /// How our segments keep full vectors, f32 or f16; several are measured beside each other.
+    #[arg(long, value_delimiter = ',', value_parser = by_name::<VectorType>, default_value = "f32")]
+    vector_types: Vec<VectorType>,
     /// Threads that build, and search at once; several numbers are measured one after another.
     #[arg(long, value_delimiter = ',', default_value = "1")]
     threads: Vec<usize>,
@@ -249,6 +252,12 @@ fn builder_name(builder: GraphBuilder) -> String {
     json!(builder).as_str().unwrap_or_default().to_owned()
 }
 
+/// The name of our system with this builder and such vectors.
+fn ours_name(builder: GraphBuilder, kind: VectorType) -> String {
+    let suffix = if kind == VectorType::F16 { F16 } else { "" };
+    format!("{OURS}-{}{suffix}", builder_name(builder))
+}
+
 /// How a system is started.
 fn command(name: &str, args: &SegmentArgs) -> Result<Command> {
     let in_this_program =
@@ -274,7 +283,8 @@ struct Run<'a> {
 impl Run<'_> {
     /// Starts every system; what cannot start is skipped.
     fn start(&mut self, task: &Open) -> Result<()> {
-        let ours = builders(self.args).into_iter().map(|b| format!("{OURS}-{}", builder_name(b)));
+        let builders = builders(self.args).into_iter();
+        let ours = builders.flat_map(|b| self.args.vector_types.iter().map(move |kind| ours_name(b, *kind)));
         let named = |name: &String| {
             if name == "all" { PEERS.map(str::to_owned).to_vec() } else { vec![name.clone()] }
         };
@@ -413,8 +423,12 @@ async fn variants(set: &Set, task: &Open, builder: GraphBuilder) -> Result<()> {
 /// Is the system `name` of this program, until there are no more requests.
 pub(crate) fn serve_system(name: &str) -> Result<()> {
     if let Some(builder) = name.strip_prefix(OURS).and_then(|rest| rest.strip_prefix('-')) {
+        let (builder, kind) = match builder.strip_suffix(F16) {
+            Some(builder) => (builder, VectorType::F16),
+            None => (builder, VectorType::F32),
+        };
         let builder = by_name(builder).map_err(anyhow::Error::msg)?;
-        return serve::serve(|open, queries| Ok(Box::new(ours::Ours::new(open, builder, &queries)?)));
+        return serve::serve(|open, queries| Ok(Box::new(ours::Ours::new(open, (builder, kind), &queries)?)));
     }
     #[cfg(feature = "peers")]
     return serve::serve(|open, queries| crates::make(name, open, queries));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use roaring::RoaringBitmap;
 use sluice_core::{
     Dimension, Document, FieldName, FieldType, GraphBuilder, GraphSpec, Key, Metadata, Metric, Offset, Op,
-    Quantization, Record, Schema, Timestamp, Vector,
+    Quantization, Record, Schema, Timestamp, Vector, VectorType,
 };
 use sluice_segment::{BuildOptions, Filter, GrowingSet, Query, Segment, SegmentInfo, instruction_set, seal};
 use tempfile::TempDir;
@@ -29,6 +29,7 @@ pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 pub(crate) struct Ours {
     options: BuildOptions,
     metric: Metric,
+    vector_type: VectorType,
     clock: Clock,
     k: usize,
     queries: Vec<Vector>,
@@ -39,10 +40,15 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) fn new(open: &Open, builder: GraphBuilder, queries: &Matrix<f32>) -> Result<Self> {
+    pub(crate) fn new(
+        open: &Open,
+        (builder, vector_type): (GraphBuilder, VectorType),
+        queries: &Matrix<f32>,
+    ) -> Result<Self> {
         Ok(Self {
             options: options(open, builder),
             metric: open.metric,
+            vector_type,
             clock: open.clock,
             k: open.k,
             queries: vectors(queries, open.metric)?,
@@ -67,6 +73,7 @@ impl Library for Ours {
     fn build(&mut self, vectors: Matrix<f32>) -> Result<Built> {
         self.segment = None;
         let schema = schema(vectors.columns(), self.metric, &[])?;
+        let schema = Arc::new(Schema { vector_type: self.vector_type, ..(*schema).clone() });
         let set = growing_set(&schema, &vectors, 0..vectors.rows(), |_| Metadata::empty())?;
         drop(vectors);
         let mut flat = self.options.clone();
@@ -142,11 +149,12 @@ pub(crate) fn vectors(matrix: &Matrix<f32>, metric: Metric) -> Result<Vec<Vector
     checked.collect::<Result<_, _>>().context("a query")
 }
 
+/// As [`Schema::new`].
 pub(crate) fn schema(dimension: usize, metric: Metric, fields: &[(&str, FieldType)]) -> Result<Arc<Schema>> {
     let dimension = Dimension::new(u32::try_from(dimension)?)?;
     let named = |(name, kind): &(&str, FieldType)| Ok((FieldName::new(name)?, *kind));
     let fields = fields.iter().map(named).collect::<Result<_, String>>().map_err(anyhow::Error::msg)?;
-    Ok(Arc::new(Schema { dimension, metric, fields }))
+    Ok(Arc::new(Schema::new(dimension, metric, fields)))
 }
 
 /// Records of some rows: keys and offsets are row numbers, so a segment of all rows has them in the same order.
@@ -158,8 +166,7 @@ pub(crate) fn growing_set(
 ) -> Result<GrowingSet> {
     let mut set = GrowingSet::new(Arc::clone(schema));
     for row in rows {
-        let vector = Vector::try_new(matrix.row(row).to_vec(), schema.dimension, schema.metric)
-            .with_context(|| format!("row {row}"))?;
+        let vector = schema.vector(matrix.row(row).to_vec()).with_context(|| format!("row {row}"))?;
         let metadata = metadata(row);
         let fields = schema.field_values(&metadata)?;
         set.apply(Record {

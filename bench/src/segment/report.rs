@@ -10,6 +10,9 @@ use crate::clock::Clock;
 
 /// Systems of this product begin with this.
 pub(crate) const OURS: &str = "sluice";
+
+/// Ends the names of our systems that keep full vectors as 16-bit floats.
+pub(crate) const F16: &str = "-f16";
 /// The peer that everything is compared with.
 const REFERENCE: &str = "hnswlib";
 

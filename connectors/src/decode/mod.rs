@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use sluice_core::{
-    Document, Format, IdError, Key, Metadata, MetadataError, Offset, Op, Record, Schema, Timestamp, Vector,
+    Document, Format, IdError, Key, Metadata, MetadataError, Offset, Op, Record, Schema, Timestamp,
     VectorError,
 };
 
@@ -153,7 +153,7 @@ impl Decoder {
         let schema = &self.schema;
         let vector =
             parts.vector.ok_or_else(|| Reject::new(RejectCode::VectorMissing, "there is no vector"))?;
-        let vector = Vector::try_new(vector, schema.dimension, schema.metric).map_err(vector_error)?;
+        let vector = schema.vector(vector).map_err(vector_error)?;
         let metadata = match parts.metadata {
             Some(text) => Metadata::parse(text, self.limits.max_metadata_bytes).map_err(metadata_error)?,
             None => Metadata::empty(),
@@ -197,7 +197,7 @@ fn key_error(error: IdError) -> Reject {
 fn vector_error(error: VectorError) -> Reject {
     let code = match error {
         VectorError::NotFinite { .. } => RejectCode::NotFinite,
-        VectorError::TooLarge => RejectCode::VectorTooLarge,
+        VectorError::TooLarge | VectorError::BeyondF16 { .. } => RejectCode::VectorTooLarge,
         VectorError::ZeroLength => RejectCode::ZeroLength,
         VectorError::Dimension { .. } | VectorError::DimensionRange(_) => RejectCode::Dimension,
     };

@@ -10,7 +10,7 @@ use crate::proto::{EmbeddingBatch, EmbeddingRecord};
 
 fn decoder(format: Format) -> Decoder {
     let fields = [(FieldName::new("size").unwrap(), FieldType::Integer)].into();
-    let schema = Schema { dimension: Dimension::new(3).unwrap(), metric: Metric::Cosine, fields };
+    let schema = Schema::new(Dimension::new(3).unwrap(), Metric::Cosine, fields);
     let limits = DecodeLimits { max_message_bytes: 1000, max_metadata_bytes: 100 };
     Decoder { format, schema: Arc::new(schema), limits }
 }

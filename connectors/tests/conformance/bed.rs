@@ -162,8 +162,7 @@ impl DeadLetters for Letters {
 }
 
 pub(crate) fn request(topic: &TopicName, partition: u32, start: u64) -> ReadRequest {
-    let schema =
-        Schema { dimension: Dimension::new(2).unwrap(), metric: Metric::L2, fields: BTreeMap::default() };
+    let schema = Schema::new(Dimension::new(2).unwrap(), Metric::L2, BTreeMap::default());
     ReadRequest {
         at: at(topic, partition),
         start: Offset(start),

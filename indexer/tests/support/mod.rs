@@ -62,6 +62,7 @@ pub(crate) fn spec() -> IndexSpec {
         dimension: Dimension::new(4).unwrap(),
         metric: Metric::L2,
         quantization: Default::default(),
+        vector_type: Default::default(),
         fields: BTreeMap::new(),
         graph: GraphSpec { m: 4, ef_construction: 16, ef: 16, min_records: 12, ..GraphSpec::default() },
         seal: SealSpec { max_records: 8, max_bytes: ByteSize::mib(1), max_age: Duration::from_secs(10) },

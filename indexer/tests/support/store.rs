@@ -115,7 +115,7 @@ impl Store {
             let segment = Segment::open(&self.path(state.id)).unwrap();
             for row in (0..state.records).filter(|row| !state.deleted.contains(*row)) {
                 let row = segment.row(row);
-                let value = (row.offset.get(), row.vector[0], row.metadata.to_owned());
+                let value = (row.offset.get(), row.vector.to_vec()[0], row.metadata.to_owned());
                 let twice = rows.insert(row.key.to_owned(), value);
                 assert!(twice.is_none(), "key {} is live in two segments", row.key);
             }

@@ -40,4 +40,4 @@ pub use spec::{
     Format, GraphBuilder, GraphSpec, IndexSpec, Mapping, MergeSpec, Quantization, SealSpec, SpecDifference,
     SpecError,
 };
-pub use vector::{Dimension, Metric, Vector, VectorError};
+pub use vector::{Dimension, Metric, Vector, VectorError, VectorType};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::{Dimension, Metadata, Metric, Timestamp};
+use crate::{Dimension, Metadata, Metric, Timestamp, Vector, VectorError, VectorType};
 
 /// Most filterable fields of an index.
 pub const MAX_FIELDS: usize = 64;
@@ -123,11 +123,29 @@ pub struct FieldError {
 pub struct Schema {
     pub dimension: Dimension,
     pub metric: Metric,
+    /// How stored vectors are kept.
+    #[serde(default)]
+    pub vector_type: VectorType,
     /// Declared fields, ordered by name.
     pub fields: BTreeMap<FieldName, FieldType>,
 }
 
 impl Schema {
+    /// Of vectors that are kept as they are sent.
+    pub fn new(dimension: Dimension, metric: Metric, fields: BTreeMap<FieldName, FieldType>) -> Self {
+        Self { dimension, metric, vector_type: VectorType::default(), fields }
+    }
+
+    /// Checks `components` as the vector of a record; they stay as they are until they are kept.
+    ///
+    /// # Errors
+    /// The first rule that they break, now or when they are kept.
+    pub fn vector(&self, components: Vec<f32>) -> Result<Vector, VectorError> {
+        let vector = Vector::try_new(components, self.dimension, self.metric)?;
+        vector.check_kept_as(self.vector_type, self.metric)?;
+        Ok(vector)
+    }
+
     /// Reads the declared fields out of `metadata`.
     ///
     /// # Errors
@@ -162,11 +180,8 @@ mod tests {
     fn schema() -> Schema {
         let fields =
             [("at", FieldType::Timestamp), ("size", FieldType::Integer), ("tag", FieldType::Keyword)];
-        Schema {
-            dimension: Dimension::new(2).unwrap(),
-            metric: Metric::L2,
-            fields: fields.map(|(n, t)| (FieldName::new(n).unwrap(), t)).into(),
-        }
+        let fields = fields.map(|(n, t)| (FieldName::new(n).unwrap(), t)).into();
+        Schema::new(Dimension::new(2).unwrap(), Metric::L2, fields)
     }
 
     fn values(text: &str) -> Result<FieldValues, FieldError> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::schema::MAX_FIELDS;
-use crate::{Dimension, FieldName, FieldType, IndexName, Metric, Schema, TopicName};
+use crate::{Dimension, FieldName, FieldType, IndexName, Metric, Schema, TopicName, VectorType};
 
 /// Most partitions of an index.
 pub const MAX_PARTITIONS: u32 = 1024;
@@ -136,6 +136,9 @@ pub struct IndexSpec {
     pub dimension: Dimension,
     #[serde(default)]
     pub metric: Metric,
+    /// How stored vectors are kept.
+    #[serde(default)]
+    pub vector_type: VectorType,
     #[serde(default)]
     pub quantization: Quantization,
     /// Filterable fields of the metadata.
@@ -188,7 +191,12 @@ impl IndexSpec {
     }
 
     pub fn schema(&self) -> Schema {
-        Schema { dimension: self.dimension, metric: self.metric, fields: self.fields.clone() }
+        Schema {
+            dimension: self.dimension,
+            metric: self.metric,
+            vector_type: self.vector_type,
+            fields: self.fields.clone(),
+        }
     }
 
     /// Checks every value that its type alone does not bound.
@@ -237,6 +245,7 @@ impl IndexSpec {
         compare("partitions", json(&self.partitions), json(&given.partitions), false);
         compare("dimension", json(&self.dimension), json(&given.dimension), false);
         compare("metric", json(&self.metric), json(&given.metric), false);
+        compare("vector_type", json(&self.vector_type), json(&given.vector_type), false);
         compare("fields", json(&self.fields), json(&given.fields), false);
         compare("mapping", json(&self.mapping), json(&given.mapping), false);
         compare("quantization", json(&self.quantization), json(&given.quantization), true);

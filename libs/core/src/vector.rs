@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use half::f16;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
@@ -66,6 +67,35 @@ impl fmt::Display for Metric {
     }
 }
 
+/// How the components of stored vectors are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VectorType {
+    /// As they were sent.
+    #[default]
+    F32,
+    /// Rounded to the nearest 16-bit float of IEEE 754: half the bytes, eleven significant bits, up to 65,504.
+    F16,
+}
+
+impl VectorType {
+    /// Rounds `components` to what is kept of them; those that `f16` cannot hold become infinite.
+    pub fn round(self, components: &mut [f32]) {
+        if self == Self::F16 {
+            components.iter_mut().for_each(|c| *c = f16::from_f32(*c).to_f32());
+        }
+    }
+}
+
+impl fmt::Display for VectorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        })
+    }
+}
+
 /// Why numbers were refused as a vector.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum VectorError {
@@ -75,6 +105,10 @@ pub enum VectorError {
     Dimension { expected: usize, got: usize },
     #[error("component {position} of the vector is not a finite number")]
     NotFinite { position: usize },
+    #[error(
+        "component {position} of the vector is beyond the range of f16, which the index keeps vectors as"
+    )]
+    BeyondF16 { position: usize },
     #[error("the vector is too large: its squared length is not a finite number")]
     TooLarge,
     #[error("the vector has length zero, which cosine cannot compare")]
@@ -95,6 +129,22 @@ impl Vector {
         Ok(Self(components.into_boxed_slice()))
     }
 
+    /// Whether the vector still is one when it is kept as `kind`.
+    ///
+    /// # Errors
+    /// The first rule that it would break.
+    pub(crate) fn check_kept_as(&self, kind: VectorType, metric: Metric) -> Result<(), VectorError> {
+        if kind == VectorType::F32 {
+            return Ok(());
+        }
+        let mut kept = self.0.clone();
+        kind.round(&mut kept);
+        if let Some(position) = kept.iter().position(|c| !c.is_finite()) {
+            return Err(VectorError::BeyondF16 { position });
+        }
+        check_length(&kept, metric)
+    }
+
     pub fn as_slice(&self) -> &[f32] {
         &self.0
     }
@@ -111,6 +161,10 @@ fn check(components: &[f32], dimension: Dimension, metric: Metric) -> Result<(),
     if let Some(position) = components.iter().position(|c| !c.is_finite()) {
         return Err(VectorError::NotFinite { position });
     }
+    check_length(components, metric)
+}
+
+fn check_length(components: &[f32], metric: Metric) -> Result<(), VectorError> {
     // f32 on purpose: a length that overflows here would overflow in the kernels too
     let squared: f32 = components.iter().map(|c| c * c).sum();
     if !squared.is_finite() || squared > f32::MAX / 4.0 {

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sluice_core::{Dimension, GraphBuilder, GraphSpec, Metric, Quantization, Schema};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use sluice_core::{Dimension, GraphBuilder, GraphSpec, Metric, Quantization, Schema, VectorType};
 
 use crate::codes::{Codes, code_stride};
 use crate::column_index::write_column_index;
@@ -13,7 +15,7 @@ use crate::format::{GraphMeta, Kind, MAX_ROWS, Meta, SegmentWriter, key_hash, ke
 use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY, SMALLEST_CODED, fanout};
 use crate::row::Rows;
 use crate::score::inverse_norm;
-use crate::{BuildError, Cancelled, Progress};
+use crate::{BuildError, Cancelled, Components, Progress};
 
 /// How a segment is built.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -150,13 +152,14 @@ fn write(
     path: &Path,
     cancelled: &AtomicBool,
 ) -> Result<(u64, blake3::Hash), BuildError> {
-    let mut file = SegmentWriter::create(path)?;
+    let mut file = SegmentWriter::create(path, schema.vector_type)?;
     let Made { graph, codes } = made;
     let codes = codes.filter(|_| options.quantization == Quantization::Sq8);
     let meta = Meta {
         rows: rows.len() as u32,
         dimension: schema.dimension,
         metric: schema.metric,
+        vector_type: schema.vector_type,
         fields: schema.fields.clone(),
         graph: graph.as_ref().map(|g| graph_meta(g, options)),
         quantization: if codes.is_some() { Quantization::Sq8 } else { Quantization::None },
@@ -164,7 +167,7 @@ fn write(
     };
     file.begin(Kind::Meta, 0)?;
     file.values(&serde_json::to_vec(&meta).map_err(std::io::Error::from)?)?;
-    write_rows(&mut file, rows, schema.metric, cancelled)?;
+    write_rows(&mut file, rows, schema, cancelled)?;
     write_keys(&mut file, rows, cancelled)?;
     write_texts(&mut file, Kind::MetadataStarts, Kind::MetadataBytes, rows, cancelled, |at| {
         rows.row(at).metadata
@@ -215,14 +218,28 @@ pub(crate) fn for_rows(
 fn write_rows(
     file: &mut SegmentWriter,
     rows: &impl Rows,
-    metric: Metric,
+    schema: &Schema,
     cancelled: &AtomicBool,
 ) -> Result<(), BuildError> {
     file.begin(Kind::Vectors, 0)?;
-    for_rows(rows, cancelled, |at| file.values(rows.row(at).vector))?;
-    if metric == Metric::Cosine {
+    let mut halves = vec![f16::ZERO; schema.dimension.get()];
+    for_rows(rows, cancelled, |at| match (rows.row(at).vector, schema.vector_type) {
+        (Components::F32(vector), VectorType::F32) => file.values(vector),
+        (Components::F16(vector), VectorType::F16) => file.values(vector),
+        // exact: a growing set holds what is kept
+        (Components::F32(vector), VectorType::F16) => {
+            halves.convert_from_f32_slice(vector);
+            file.values(&halves)
+        }
+        (Components::F16(vector), VectorType::F32) => file.values(&vector.to_f32_vec()),
+    })?;
+    if schema.metric == Metric::Cosine {
         file.begin(Kind::InverseNorms, 0)?;
-        for_rows(rows, cancelled, |at| file.value(inverse_norm(rows.row(at).vector)))?;
+        let mut room = Vec::new();
+        for_rows(rows, cancelled, |at| {
+            let vector = rows.row(at).vector.in_f32(&mut room);
+            file.value(inverse_norm(vector))
+        })?;
     }
     file.begin(Kind::Offsets, 0)?;
     for_rows(rows, cancelled, |at| file.value(rows.row(at).offset.0))?;

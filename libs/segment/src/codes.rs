@@ -60,15 +60,14 @@ impl Codes {
         let mut units = vec![Unit::filled(ZERO); rows.len() * stride / 64];
         let mut constants = vec![Coded::default(); rows.len()];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut units);
-        bytes.par_chunks_exact_mut(stride).zip(&mut constants).enumerate().with_min_len(1024).for_each(
-            |(at, (bytes, coded))| {
-                if cancelled.load(Ordering::Relaxed) {
-                    return;
-                }
-                let vector = rows.row(at).vector;
-                *coded = encode(vector, inverse(vector), &means, bytes);
-            },
-        );
+        let each = bytes.par_chunks_exact_mut(stride).zip(&mut constants).enumerate().with_min_len(1024);
+        each.for_each_init(Vec::new, |room, (at, (bytes, coded))| {
+            if cancelled.load(Ordering::Relaxed) {
+                return;
+            }
+            let vector = rows.row(at).vector.in_f32(room);
+            *coded = encode(vector, inverse(vector), &means, bytes);
+        });
         check_cancelled(cancelled)?;
         Ok(Self {
             units,
@@ -101,8 +100,9 @@ fn means(rows: &impl Rows, dimension: usize, inverse: impl Fn(&[f32]) -> f32) ->
     let step = rows.len().div_ceil(MEAN_ROWS).max(1);
     let mut sums = vec![0f64; dimension];
     let mut count = 0f64;
+    let mut room = Vec::new();
     for at in (0..rows.len()).step_by(step) {
-        let vector = rows.row(at).vector;
+        let vector = rows.row(at).vector.in_f32(&mut room);
         let inverse = inverse(vector);
         for (sum, component) in sums.iter_mut().zip(vector) {
             *sum += f64::from(component * inverse);

@@ -202,7 +202,8 @@ mod tests {
                 let flag = AtomicBool::new(false);
                 let rows = Flagging { value, asked: AtomicUsize::new(0), after, flag: &flag };
                 let words = Some(BTreeMap::from([("a", 0)]));
-                let mut file = SegmentWriter::create(&dir.path().join("x")).unwrap();
+                let mut file =
+                    SegmentWriter::create(&dir.path().join("x"), sluice_core::VectorType::F32).unwrap();
                 let written = write_column_index(&mut file, &rows, (0, kind), &words, &flag);
                 let asked = rows.asked.into_inner();
                 assert_eq!(written.is_err(), after != usize::MAX, "{kind:?}, {after}");

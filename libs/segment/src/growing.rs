@@ -16,7 +16,7 @@ use sluice_core::{
 use crate::near::{Near, TopK};
 use crate::row::{Rows, ValueRef};
 use crate::score::{Scorer, inverse_norm};
-use crate::{Cancelled, Filter, Hit, Query, RowRef};
+use crate::{Cancelled, Components, Filter, Hit, Query, RowRef};
 
 /// About this many bytes of vectors stand in one chunk.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -165,7 +165,9 @@ impl GrowingSet {
 
     fn place(&mut self, key: &str, offset: Offset, timestamp: Timestamp, document: Document) -> u32 {
         let Document { vector, metadata, fields } = document;
-        let vector = vector.into_inner();
+        let mut vector = vector.into_inner();
+        // what a segment will hold is what is searched before
+        self.schema.vector_type.round(&mut vector);
         assert_eq!(vector.len(), self.schema.dimension.get(), "a vector of another index");
         let inverse_norm = if self.schema.metric == Metric::Cosine { inverse_norm(&vector) } else { 0.0 };
         let slot = Slot { key: key.into(), offset, timestamp, metadata, fields };
@@ -306,7 +308,10 @@ impl GrowingSet {
                 let Some(inverse_norm) = inverse_norm else { continue };
                 let matches = |filter| chunk.slots[at].as_ref().is_some_and(|slot| passes(filter, slot));
                 if query.filter.is_none_or(matches) {
-                    top.offer(Near::new(scorer.distance(vector, *inverse_norm), first + at as u32));
+                    top.offer(Near::new(
+                        scorer.distance(Components::F32(vector), *inverse_norm),
+                        first + at as u32,
+                    ));
                 }
             }
         }
@@ -319,7 +324,7 @@ fn row_of<'a>(slot: &'a Slot, vectors: &'a [f32], at: usize, dimension: usize) -
         key: &slot.key,
         offset: slot.offset,
         timestamp: slot.timestamp,
-        vector: &vectors[at * dimension..][..dimension],
+        vector: Components::F32(vectors).vector(at, dimension),
         metadata: slot.metadata.as_str(),
     }
 }

@@ -16,6 +16,7 @@ mod build;
 mod codes;
 mod column_index;
 mod columns;
+mod components;
 mod error;
 mod filter;
 mod format;
@@ -33,6 +34,7 @@ mod seal;
 mod segment;
 
 pub use build::{BuildOptions, Built, build_memory};
+pub use components::Components;
 pub use error::{BuildError, SegmentError};
 pub use filter::{Filter, FilterError};
 pub use format::VERSION as FORMAT_VERSION;

@@ -2,6 +2,8 @@
 
 use sluice_core::{Offset, Timestamp};
 
+use crate::Components;
+
 /// One live record, borrowed from the set or segment that holds it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowRef<'a> {
@@ -10,8 +12,8 @@ pub struct RowRef<'a> {
     pub offset: Offset,
     /// The log's time; decides only between partitions.
     pub timestamp: Timestamp,
-    /// The vector as the producer sent it.
-    pub vector: &'a [f32],
+    /// The vector as the producer sent it, or the nearest to it that the index keeps.
+    pub vector: Components<'a>,
     /// The record's JSON attributes, a JSON object as text.
     pub metadata: &'a str,
 }

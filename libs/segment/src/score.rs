@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use sluice_core::Metric;
 
-use crate::kernels::kernels;
+use crate::Components;
+use crate::kernels::{Compare, kernels};
 
 /// 1 / length of `vector`, summed in f64; 0 for the vector of length zero, which cosine never admits.
 pub(crate) fn inverse_norm(vector: &[f32]) -> f32 {
@@ -18,7 +19,7 @@ pub(crate) fn inverse_norm(vector: &[f32]) -> f32 {
 #[derive(Debug)]
 pub(crate) struct Scorer<'a> {
     metric: Metric,
-    kernel: fn(&[f32], &[f32]) -> f32,
+    compare: Compare,
     kernel4: fn([&[f32]; 4], &[f32]) -> [f32; 4],
     query: Cow<'a, [f32]>,
 }
@@ -26,9 +27,9 @@ pub(crate) struct Scorer<'a> {
 impl<'a> Scorer<'a> {
     pub(crate) fn new(metric: Metric, query: &'a [f32]) -> Self {
         let kernels = kernels();
-        let (kernel, kernel4) = match metric {
-            Metric::Cosine | Metric::Dot => (kernels.dot, kernels.dot4),
-            Metric::L2 => (kernels.l2, kernels.l2_4),
+        let (compare, kernel4) = match metric {
+            Metric::Cosine | Metric::Dot => (kernels.by_dot(), kernels.dot4),
+            Metric::L2 => (kernels.by_l2(), kernels.l2_4),
         };
         let query = match metric {
             Metric::Cosine => {
@@ -37,7 +38,7 @@ impl<'a> Scorer<'a> {
             }
             Metric::Dot | Metric::L2 => Cow::Borrowed(query),
         };
-        Self { metric, kernel, kernel4, query }
+        Self { metric, compare, kernel4, query }
     }
 
     /// What rows are compared with: normalised under cosine.
@@ -47,14 +48,19 @@ impl<'a> Scorer<'a> {
 
     /// The rank distance of a row; `inverse_norm` is looked at under cosine only.
     #[inline]
-    pub(crate) fn distance(&self, vector: &[f32], inverse_norm: f32) -> f32 {
-        self.ranked((self.kernel)(vector, &self.query), inverse_norm)
+    pub(crate) fn distance(&self, vector: Components<'_>, inverse_norm: f32) -> f32 {
+        self.ranked(self.compare.of(vector, &self.query), inverse_norm)
     }
 
     /// The rank distances of four rows, to the last bit those of each alone.
     #[inline]
-    pub(crate) fn distances4(&self, vectors: [&[f32]; 4], inverse_norms: [f32; 4]) -> [f32; 4] {
-        let raw = (self.kernel4)(vectors, &self.query);
+    pub(crate) fn distances4(&self, vectors: [Components<'_>; 4], inverse_norms: [f32; 4]) -> [f32; 4] {
+        let raw = match vectors {
+            [Components::F32(a), Components::F32(b), Components::F32(c), Components::F32(d)] => {
+                (self.kernel4)([a, b, c, d], &self.query)
+            }
+            others => others.map(|vector| self.compare.of(vector, &self.query)),
+        };
         std::array::from_fn(|at| self.ranked(raw[at], inverse_norms[at]))
     }
 
@@ -90,7 +96,7 @@ mod tests {
         for (a, b) in [(1.1e-19f32, 1.1e-19f32), (8e18, 1.1e-19), (8e18, 8e18), (1.0, 1.0)] {
             let (a, b) = ([a, 0.0, 0.0], [b, b, 0.0]);
             let scorer = Scorer::new(Metric::Cosine, &a);
-            let score = scorer.score(scorer.distance(&b, inverse_norm(&b)));
+            let score = scorer.score(scorer.distance(Components::F32(&b), inverse_norm(&b)));
             assert!((score - std::f32::consts::FRAC_1_SQRT_2).abs() < 1e-5, "{score}");
         }
     }
@@ -99,10 +105,10 @@ mod tests {
     fn a_vector_is_at_cosine_1_and_distance_0_of_itself() {
         let v: Vec<f32> = (1..=97).map(|i| i as f32 / 7.0).collect();
         let cosine = Scorer::new(Metric::Cosine, &v);
-        let score = cosine.score(cosine.distance(&v, inverse_norm(&v)));
+        let score = cosine.score(cosine.distance(Components::F32(&v), inverse_norm(&v)));
         assert!((1.0 - 1e-6..=1.0).contains(&score));
         let l2 = Scorer::new(Metric::L2, &v);
-        assert_eq!(l2.score(l2.distance(&v, 0.0)), 0.0);
+        assert_eq!(l2.score(l2.distance(Components::F32(&v), 0.0)), 0.0);
     }
 
     #[test]
@@ -111,7 +117,7 @@ mod tests {
         let (a, b) = ([c, 0.0], [-c, 0.0]);
         for metric in [Metric::Dot, Metric::L2, Metric::Cosine] {
             let scorer = Scorer::new(metric, &a);
-            assert!(scorer.score(scorer.distance(&b, inverse_norm(&b))).is_finite());
+            assert!(scorer.score(scorer.distance(Components::F32(&b), inverse_norm(&b))).is_finite());
         }
     }
 }

@@ -10,10 +10,10 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{FIELDS, METRICS, Random, options, query, schema, sealed_bytes, upsert, vector};
+use common::{FIELDS, METRICS, Random, options, query, schema, schema_f16, sealed_bytes, upsert, vector};
 use roaring::RoaringBitmap;
 use serde_json::{Value, json};
-use sluice_core::{Metric, Quantization};
+use sluice_core::{Metric, Quantization, VectorType};
 use sluice_segment::{FORMAT_VERSION, Filter, GrowingSet, Segment};
 
 /// What the files of a folder have in common.
@@ -21,14 +21,26 @@ struct Form {
     folder: &'static str,
     dimension: usize,
     quantization: Quantization,
+    vector_type: VectorType,
 }
 
-/// Every form that was ever released. Codes, then indexes of columns, came with version 1, as optional sections.
-const FORMS: [Form; 3] = [
-    Form { folder: "v1", dimension: 4, quantization: Quantization::None },
-    Form { folder: "v1_codes", dimension: 32, quantization: Quantization::Sq8 },
-    Form { folder: "v1_indexes", dimension: 32, quantization: Quantization::Sq8 },
+impl Form {
+    fn has_indexes(&self) -> bool {
+        !["v1", "v1_codes"].contains(&self.folder)
+    }
+}
+
+/// Every form that was ever released. Codes, then indexes of columns, came with version 1, as optional sections; version
+/// 2 is for 16-bit floats.
+const FORMS: [Form; 4] = [
+    Form { folder: "v1", dimension: 4, quantization: Quantization::None, vector_type: VectorType::F32 },
+    Form { folder: "v1_codes", ..CODED },
+    Form { folder: "v1_indexes", ..CODED },
+    Form { folder: "v2_f16", vector_type: VectorType::F16, ..CODED },
 ];
+
+const CODED: Form =
+    Form { folder: "", dimension: 32, quantization: Quantization::Sq8, vector_type: VectorType::F32 };
 
 /// Three queries, which repeat four components.
 fn queries(dimension: usize) -> [Vec<f32>; 3] {
@@ -47,7 +59,10 @@ fn filters() -> Vec<Value> {
 }
 
 fn write(form: &Form, metric: Metric) -> Vec<u8> {
-    let schema = schema(form.dimension, metric, &FIELDS);
+    let schema = match form.vector_type {
+        VectorType::F32 => schema(form.dimension, metric, &FIELDS),
+        VectorType::F16 => schema_f16(form.dimension, metric, &FIELDS),
+    };
     let mut set = GrowingSet::new(schema.clone());
     let mut random = Random(42);
     for i in 0..64u64 {
@@ -78,7 +93,7 @@ fn answers(segment: &Segment) -> Value {
     };
     let rows = (0..segment.len()).map(|row| {
         let row = segment.row(row);
-        json!([row.key, row.offset, row.timestamp, row.metadata, row.vector])
+        json!([row.key, row.offset, row.timestamp, row.metadata, row.vector.to_vec()])
     });
     json!({
         "rows": rows.collect::<Vec<_>>(),
@@ -110,7 +125,7 @@ fn alike(a: &Value, b: &Value) -> bool {
 
 #[test]
 fn seg_3_kept_segments_of_every_format_open_and_answer_as_recorded() {
-    assert_eq!(FORMAT_VERSION, 1, "a new version needs kept files of its own");
+    assert_eq!(FORMAT_VERSION, 2, "a new version needs kept files of its own");
     for form in FORMS {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/compat_data").join(form.folder);
         for metric in METRICS {
@@ -125,9 +140,12 @@ fn seg_3_kept_segments_of_every_format_open_and_answer_as_recorded() {
             }
             let segment = Segment::open(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
             assert_eq!(segment.info().quantization, form.quantization);
+            assert_eq!(segment.schema().vector_type, form.vector_type);
+            let version = if form.vector_type == VectorType::F16 { 2 } else { 1 };
+            assert_eq!(segment.info().version, version);
             let indexes =
                 segment.info().sections.iter().filter(|s| s.name.starts_with("column index")).count();
-            assert_eq!(indexes, if form.folder == "v1_indexes" { FIELDS.len() } else { 0 });
+            assert_eq!(indexes, if form.has_indexes() { FIELDS.len() } else { 0 });
             let recorded: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
             let now = answers(&segment);
             assert!(alike(&now, &recorded), "{}", file.display());

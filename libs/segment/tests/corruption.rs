@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use common::forge::{seal_checksums, sections, without};
 use common::usage::use_all;
-use common::{FIELDS, METRICS, Random, cases, options, schema, sealed_bytes, upsert};
+use common::{FIELDS, METRICS, Random, cases, options, schema, schema_f16, sealed_bytes, upsert};
 use counting::peak;
 use proptest::prelude::*;
 use sluice_core::{ErrorKind, Metric, Schema};
@@ -35,12 +35,15 @@ fn small(metric: Metric, rows: usize) -> (std::sync::Arc<Schema>, Vec<u8>) {
 
 /// A segment of the rows `first`, `first + 1`, ..
 fn rows_from(metric: Metric, first: usize, rows: usize) -> Vec<u8> {
-    let schema = schema(3, metric, &FIELDS);
+    rows_under(&schema(3, metric, &FIELDS), first, rows)
+}
+
+fn rows_under(schema: &std::sync::Arc<Schema>, first: usize, rows: usize) -> Vec<u8> {
     let mut set = GrowingSet::new(schema.clone());
     let mut random = Random(5 + first as u64);
     for i in first..first + rows {
         let key = format!("schlüssel-{i}");
-        set.apply(upsert(&schema, &key, i as u64 * 2 + 1, &random.vector(3), &metadata(i)));
+        set.apply(upsert(schema, &key, i as u64 * 2 + 1, &random.vector(3), &metadata(i)));
     }
     let mut options = options(1);
     options.graph.m = 4;
@@ -55,7 +58,12 @@ fn assert_named(error: &SegmentError) {
 
 #[test]
 fn seg_1_no_bit_can_flip_unseen() {
-    let (_, mut bytes) = small(Metric::Cosine, 12);
+    for schema in [schema(3, Metric::Cosine, &FIELDS), schema_f16(3, Metric::Cosine, &FIELDS)] {
+        no_bit_can_flip_unseen(rows_under(&schema, 0, 12));
+    }
+}
+
+fn no_bit_can_flip_unseen(mut bytes: Vec<u8>) {
     use_all(&Segment::from_bytes(&bytes).unwrap());
     assert!(bytes.len() < 16 << 10, "{}", bytes.len());
     let bound = 2 * bytes.len() + (64 << 10);

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use roaring::RoaringBitmap;
 use sluice_core::Schema;
-use sluice_segment::{Applied, GrowingSet, Newest, Segment};
+use sluice_segment::{Applied, Components, GrowingSet, Newest, Segment};
 
 proptest! {
     #![proptest_config(cases(1000))]
@@ -41,7 +41,7 @@ proptest! {
         for (key, (offset, vector)) in &fold {
             match (set.get(key), vector) {
                 (Some(Newest::Live(row, live)), Some(v)) => {
-                    prop_assert_eq!((live.offset.0, live.vector), (*offset, v.as_slice()));
+                    prop_assert_eq!((live.offset.0, live.vector), (*offset, Components::F32(v)));
                     prop_assert_eq!(set.row(row), live);
                 }
                 (Some(Newest::Deleted(at)), None) => prop_assert_eq!(at.0, *offset),
@@ -72,7 +72,7 @@ proptest! {
 
 /// The live records of a growing set, in offset order.
 fn live_of(set: &GrowingSet) -> Vec<LiveRow> {
-    let rows = set.live_rows().map(|r| (r.key.to_owned(), r.offset.0, r.vector.try_into().unwrap()));
+    let rows = set.live_rows().map(|r| (r.key.to_owned(), r.offset.0, r.vector.to_vec().try_into().unwrap()));
     let mut rows: Vec<LiveRow> = rows.collect();
     rows.sort_by_key(|(_, offset, _)| *offset);
     rows

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sluice_connectors::decode::ContentType;
 use sluice_connectors::{Decoder, Outgoing, encode};
-use sluice_core::{Key, Metadata, Op, Vector};
+use sluice_core::{Key, Metadata, Op};
 
 use super::LoadError;
 
@@ -110,7 +110,7 @@ impl RowEncoder {
     pub fn row(&self, id: &str, vector: Vec<f32>, metadata: &str) -> Result<Outgoing, String> {
         let schema = &self.decoder.schema;
         let key = Key::new(id).map_err(|e| e.to_string())?;
-        let vector = Vector::try_new(vector, schema.dimension, schema.metric).map_err(|e| e.to_string())?;
+        let vector = schema.vector(vector).map_err(|e| e.to_string())?;
         let metadata =
             Metadata::parse(metadata, self.decoder.limits.max_metadata_bytes).map_err(|e| e.to_string())?;
         schema.field_values(&metadata).map_err(|e| e.to_string())?;

@@ -12,6 +12,7 @@ mod bad_input;
 mod change;
 mod commands;
 mod faults;
+mod half;
 mod indexes;
 mod kill;
 mod liveness;

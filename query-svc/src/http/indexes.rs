@@ -61,7 +61,7 @@ pub(crate) async fn get(
 /// of partitions is that of the topic; `partitions` counts when the topic has to be created.
 #[utoipa::path(
     put, path = "/v1/indexes/{index}", tag = "indexes", params(("index" = String, Path)),
-    request_body(content = Object, description = "name, topic, partitions, format, dimension, metric, quantization, fields, graph, seal, merge"),
+    request_body(content = Object, description = "name, topic, partitions, format, dimension, metric, vector_type, quantization, fields, graph, seal, merge"),
     responses(
         (status = 201, description = "Created", body = IndexResponse),
         (status = 200, description = "The same was there already, or changed in place", body = IndexResponse),

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use roaring::RoaringBitmap;
-use sluice_core::{GraphBuilder, Key, Quantization, Record, Schema, Vector};
+use sluice_core::{GraphBuilder, Key, Quantization, Record, Schema};
 use sluice_segment::{BuildOptions, GrowingSet, Segment, seal};
 use sluice_segment_fuzz::common::{
-    FIELDS, METRICS, NEVER, assert_scores, best, delete, options, query, schema, upsert, vector,
+    FIELDS, METRICS, NEVER, assert_scores, best, delete, options, query, schema, schema_f16, upsert, vector,
 };
 use sluice_segment_fuzz::{alone, open};
 
@@ -25,7 +25,11 @@ fuzz_target!(init: alone(), |data: &[u8]| {
 
 fn round_trip(given: &mut Unstructured<'_>) -> Result<()> {
     let metric = *given.choose(&METRICS)?;
-    let schema = schema(given.int_in_range(2..=20)?, metric, &FIELDS);
+    let dimension = given.int_in_range(2..=20)?;
+    let schema = match given.arbitrary()? {
+        true => schema_f16(dimension, metric, &FIELDS),
+        false => schema(dimension, metric, &FIELDS),
+    };
     let options = chosen_options(given)?;
     // small whole numbers, whose scores no rounding moves far; or any numbers that a vector may hold
     let tame = given.arbitrary()?;
@@ -76,14 +80,16 @@ fn drawn(
     }
     let component = |_| if tame { Ok(f32::from(given.arbitrary::<i8>()?) / 8.0) } else { given.arbitrary() };
     let components: Vec<f32> = (0..schema.dimension.get()).map(component).collect::<Result<_>>()?;
-    if Vector::try_new(components.clone(), schema.dimension, schema.metric).is_err() {
+    if schema.vector(components.clone()).is_err() {
         return Ok(None);
     }
+    let mut kept = components.clone();
+    schema.vector_type.round(&mut kept);
     let tags = ["\"a\"", "[\"b\",\"ü\"]", "[]", "null", "\"\""];
     let (tag, size, flag): (_, i64, bool) = (given.choose(&tags)?, given.arbitrary()?, given.arbitrary()?);
     let size = size >> 12;
     let metadata = format!(r#"{{"tag":{tag},"size":{size},"flag":{flag},"weight":0.5,"at":{offset}}}"#);
-    Ok(Some((upsert(schema, &key, offset, &components, &metadata), Some((components, metadata)))))
+    Ok(Some((upsert(schema, &key, offset, &components, &metadata), Some((kept, metadata)))))
 }
 
 fn check(set: &GrowingSet, options: &BuildOptions, fold: &Fold, tame: bool) {
@@ -106,7 +112,7 @@ fn check_segment(segment: &Segment, fold: &Fold, tame: bool) {
         let read = segment.row(row as u32);
         assert_eq!((read.key, read.offset.0, read.metadata), (key.as_str(), **offset, metadata.as_str()));
         let bits = |v: &[f32]| v.iter().map(|c| c.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(read.vector), bits(components));
+        assert_eq!(bits(&read.vector.to_vec()), bits(components));
         assert_eq!(segment.find(key), Some(row as u32));
     }
     for (key, _) in fold.iter().filter(|(_, (_, state))| state.is_none()) {

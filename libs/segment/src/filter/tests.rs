@@ -25,7 +25,7 @@ const FIELDS: [(&str, FieldType); 5] = [
 
 fn schema() -> Arc<Schema> {
     let fields = FIELDS.iter().map(|(name, kind)| (FieldName::new(name).unwrap(), *kind)).collect();
-    Arc::new(Schema { dimension: Dimension::new(2).unwrap(), metric: Metric::L2, fields })
+    Arc::new(Schema::new(Dimension::new(2).unwrap(), Metric::L2, fields))
 }
 
 fn segment(rows: &[Value]) -> Segment {

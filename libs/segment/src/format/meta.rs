@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sluice_core::{Dimension, FieldName, FieldType, GraphBuilder, Metric, Quantization, Schema};
+use sluice_core::{Dimension, FieldName, FieldType, GraphBuilder, Metric, Quantization, Schema, VectorType};
 
 /// Longest meta section that is read.
 pub(crate) const MAX_META: usize = 1 << 20;
@@ -14,6 +14,9 @@ pub(crate) struct Meta {
     pub(crate) rows: u32,
     pub(crate) dimension: Dimension,
     pub(crate) metric: Metric,
+    /// How the vectors are coded.
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub(crate) vector_type: VectorType,
     pub(crate) fields: BTreeMap<FieldName, FieldType>,
     /// Absent where the segment is scanned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,6 +26,11 @@ pub(crate) struct Meta {
     pub(crate) quantization: Quantization,
     /// The program and version that wrote the file.
     pub(crate) writer: String,
+}
+
+/// A file that says nothing of them has these.
+fn is_f32(kind: &VectorType) -> bool {
+    *kind == VectorType::F32
 }
 
 /// A file that says nothing of codes has none.
@@ -54,6 +62,11 @@ pub(crate) struct GraphMeta {
 
 impl Meta {
     pub(crate) fn schema(&self) -> Schema {
-        Schema { dimension: self.dimension, metric: self.metric, fields: self.fields.clone() }
+        Schema {
+            dimension: self.dimension,
+            metric: self.metric,
+            vector_type: self.vector_type,
+            fields: self.fields.clone(),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Segment format, version 1.
+//! Segment format, versions 1 and 2.
 //!
 //! # Numbers
 //! - Everything is little-endian. A file is read as it stands, through a memory map.
@@ -14,14 +14,16 @@
 //!
 //! # Structs
 //! ```text
-//! Header  { magic: [u8; 8] = "SLUICESG", version: u32 = 1, zero: [u8; 48], crc: u32 of the 60 bytes before }
+//! Header  { magic: [u8; 8] = "SLUICESG", version: u32, zero: [u8; 48], crc: u32 of the 60 bytes before }
 //! Entry   { kind: u16, encoding: u16, part: u32, start: u64, length: u64, crc: u32, zero: u32 }
-//! Trailer { table_length: u64, table_crc: u32, version: u32 = 1, file_length: u64, zero: u32,
+//! Trailer { table_length: u64, table_crc: u32, version: u32, file_length: u64, zero: u32,
 //!           crc: u32 of the 28 bytes before, magic: [u8; 8] = "SLUICEFT" }
 //!
 //! kind                 part    content
 //!  1 Meta              0       JSON, see `Meta`: rows, dimension, metric, fields, graph, writer
-//!  2 Vectors           0       f32[rows][dimension], as the producers sent them
+//!  2 Vectors           0       encoding 1: f32[rows][dimension], as the producers sent them
+//!                              encoding 2: f16[rows][dimension], the nearest to them, when the meta section says
+//!                              `vector_type: f16`; the version is 2 then, else 1
 //!  3 InverseNorms      0       f32[rows]: 1 / length of the vector; cosine only
 //!  4 Offsets           0       u64[rows], strictly growing
 //!  5 Timestamps        0       i64[rows], milliseconds since the Unix epoch
@@ -58,24 +60,42 @@
 //! `below` is a node's place in the level under it (its row, on level 1).
 //!
 //! # Growing the format
-//! Sections stand in the order of (kind, part). `encoding` says how a section's elements are coded; 1 is what is
-//! written above. A section whose kind has the bit [`OPTIONAL`] set is checked but otherwise skipped by a reader
+//! Sections stand in the order of (kind, part). `encoding` says how a section's elements are coded; 1 unless another
+//! is written above. A section whose kind has the bit [`OPTIONAL`] set is checked but otherwise skipped by a reader
 //! that does not know it: codes that only speed up a search can be added so. Another encoding of a known section
-//! (vectors as f16) and a new kind without that bit need a new version, which an older reader refuses by number
-//! instead of calling the file damaged. Readers keep reading version 1 for ever.
+//! and a new kind without that bit need a new version, which an older reader refuses by number instead of calling the
+//! file damaged. A file has the lowest version that explains it, and readers keep reading every version for ever.
 
 mod entry;
 mod meta;
 mod parse;
 mod write;
 
+use sluice_core::VectorType;
+
 pub(crate) use entry::{Entry, Kind};
 pub(crate) use meta::{GraphMeta, MAX_META, Meta};
 pub(crate) use parse::{Table, parse};
 pub(crate) use write::SegmentWriter;
 
-/// Version that this program writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+/// The newest version that this program writes and reads.
+pub const VERSION: u32 = 2;
+
+/// The lowest version in which vectors may be kept as `kind`.
+pub(crate) fn version_of(kind: VectorType) -> u32 {
+    match kind {
+        VectorType::F32 => 1,
+        VectorType::F16 => 2,
+    }
+}
+
+/// How the elements of a section are coded where vectors are kept as `kind`.
+pub(crate) fn encoding_of(section: Kind, kind: VectorType) -> u16 {
+    match (section, kind) {
+        (Kind::Vectors, VectorType::F16) => 2,
+        _ => 1,
+    }
+}
 
 /// Set in the kind of a section that a reader may skip.
 pub(crate) const OPTIONAL: u16 = 0x8000;

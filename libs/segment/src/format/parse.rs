@@ -6,17 +6,24 @@ use crate::SegmentError;
 
 /// The sections of a file: in order, in range, checksums right.
 #[derive(Debug)]
-pub(crate) struct Table(Vec<Entry>);
+pub(crate) struct Table {
+    version: u32,
+    entries: Vec<Entry>,
+}
 
 impl Table {
     pub(crate) fn entries(&self) -> &[Entry] {
-        &self.0
+        &self.entries
+    }
+
+    pub(crate) fn version(&self) -> u32 {
+        self.version
     }
 
     /// Where a section lies, if it is there.
     pub(crate) fn find(&self, kind: Kind, part: u32) -> Option<Span> {
-        let at = self.0.binary_search_by_key(&(kind as u16, part), |e| (e.kind, e.part)).ok()?;
-        let entry = self.0[at];
+        let at = self.entries.binary_search_by_key(&(kind as u16, part), |e| (e.kind, e.part)).ok()?;
+        let entry = self.entries[at];
         // both were compared with the length of the file
         Some(entry.start as usize..(entry.start + entry.length) as usize)
     }
@@ -31,9 +38,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Table, SegmentError> {
     if bytes.len() < HEADER + TRAILER {
         return refuse("file", &format!("{} bytes are too few for a segment", bytes.len()));
     }
-    check_header(&bytes[..HEADER])?;
+    let version = check_header(&bytes[..HEADER])?;
     let trailer_start = bytes.len() - TRAILER;
-    let table_length = check_trailer(&bytes[trailer_start..], bytes.len())?;
+    let table_length = check_trailer(&bytes[trailer_start..], bytes.len(), version)?;
     if table_length > MAX_SECTIONS * ENTRY || !table_length.is_multiple_of(ENTRY) {
         return refuse("trailer", "the table has an impossible length");
     }
@@ -52,34 +59,35 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Table, SegmentError> {
         };
         entries.push(entry);
     }
-    check_sections(bytes, &entries, table_start)?;
-    Ok(Table(entries))
+    check_sections(bytes, &entries, table_start, version)?;
+    Ok(Table { version, entries })
 }
 
-fn check_version(found: u32) -> Result<(), SegmentError> {
+fn check_version(found: u32) -> Result<u32, SegmentError> {
     match found {
-        VERSION => Ok(()),
+        1..=VERSION => Ok(found),
         newer if newer > VERSION => Err(SegmentError::Version { found, supported: VERSION }),
         _ => Err(SegmentError::damaged("header", format!("there is no version {found}"))),
     }
 }
 
-fn check_header(header: &[u8]) -> Result<(), SegmentError> {
+/// The version of the file.
+fn check_header(header: &[u8]) -> Result<u32, SegmentError> {
     if &header[..8] != MAGIC {
         return Err(SegmentError::damaged("header", "this is no segment: the magic number is missing"));
     }
     if crc32fast::hash(&header[..60]) != u32_at(header, 60) {
         return Err(SegmentError::damaged("header", "checksum mismatch"));
     }
-    check_version(u32_at(header, 8))?;
+    let version = check_version(u32_at(header, 8))?;
     if header[12..60].iter().any(|b| *b != 0) {
         return Err(SegmentError::damaged("header", "reserved bytes are not zero"));
     }
-    Ok(())
+    Ok(version)
 }
 
 /// The length of the table, in bytes, not yet compared with anything.
-fn check_trailer(trailer: &[u8], file_length: usize) -> Result<usize, SegmentError> {
+fn check_trailer(trailer: &[u8], file_length: usize, version: u32) -> Result<usize, SegmentError> {
     let refuse = |problem: &str| Err(SegmentError::damaged("trailer", problem));
     if &trailer[32..40] != TRAILER_MAGIC {
         return refuse("the file is cut short or was added to: the magic number is missing");
@@ -87,7 +95,9 @@ fn check_trailer(trailer: &[u8], file_length: usize) -> Result<usize, SegmentErr
     if crc32fast::hash(&trailer[..28]) != u32_at(trailer, 28) {
         return refuse("checksum mismatch");
     }
-    check_version(u32_at(trailer, 12))?;
+    if u32_at(trailer, 12) != version {
+        return refuse("its version is not that of the header");
+    }
     if u64_at(trailer, 16) != file_length as u64 {
         return refuse("the file has not the length that was written");
     }
@@ -97,16 +107,23 @@ fn check_trailer(trailer: &[u8], file_length: usize) -> Result<usize, SegmentErr
     usize::try_from(u64_at(trailer, 0)).or_else(|_| refuse("the table has an impossible length"))
 }
 
-fn check_sections(bytes: &[u8], entries: &[Entry], table_start: usize) -> Result<(), SegmentError> {
+fn check_sections(
+    bytes: &[u8],
+    entries: &[Entry],
+    table_start: usize,
+    version: u32,
+) -> Result<(), SegmentError> {
     let mut end = HEADER;
     let mut last = None;
     for entry in entries {
         let refuse = |problem: &str| Err(SegmentError::damaged(entry.name(), problem));
         if Kind::from_number(entry.kind).is_none() && !entry.is_optional() {
-            return refuse("version 1 has no such section");
+            return refuse(&format!("version {version} has no such section"));
         }
-        if entry.encoding != 1 && !entry.is_optional() {
-            return refuse(&format!("version 1 has no encoding {}", entry.encoding));
+        // which of them a section has is compared with the meta section later
+        let encodings = if entry.kind == Kind::Vectors as u16 { 1..=version as u16 } else { 1..=1 };
+        if !encodings.contains(&entry.encoding) && !entry.is_optional() {
+            return refuse(&format!("version {version} has no encoding {}", entry.encoding));
         }
         if last >= Some((entry.kind, entry.part)) {
             return refuse("sections are out of order");

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use bytemuck::NoUninit;
+use sluice_core::VectorType;
 
 use super::entry::{Entry, Kind};
-use super::{ALIGN, HEADER, MAGIC, TRAILER, TRAILER_MAGIC, VERSION};
+use super::{ALIGN, HEADER, MAGIC, TRAILER, TRAILER_MAGIC, encoding_of, version_of};
 
 /// 256 KiB: long enough that hashing runs over many blocks at once.
 const BUFFER: usize = 256 << 10;
@@ -19,25 +20,27 @@ pub(crate) struct SegmentWriter {
     /// Bytes handed to the file so far.
     flushed: u64,
     digest: blake3::Hasher,
+    vector_type: VectorType,
     table: Vec<Entry>,
     /// The open section's checksum over what was handed to the file, and where it goes on in the buffer.
     open: Option<(crc32fast::Hasher, usize)>,
 }
 
 impl SegmentWriter {
-    /// Creates `path`, or empties it.
-    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+    /// Creates `path`, or empties it, for a segment with such vectors.
+    pub(crate) fn create(path: &Path, vector_type: VectorType) -> io::Result<Self> {
         let mut writer = Self {
             file: File::create(path)?,
             buffer: Vec::with_capacity(BUFFER),
             flushed: 0,
             digest: blake3::Hasher::new(),
+            vector_type,
             table: Vec::new(),
             open: None,
         };
         let mut header = [0u8; HEADER];
         header[..8].copy_from_slice(MAGIC);
-        header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        header[8..12].copy_from_slice(&version_of(vector_type).to_le_bytes());
         let crc = crc32fast::hash(&header[..60]);
         header[60..].copy_from_slice(&crc.to_le_bytes());
         writer.put(&header)?;
@@ -49,7 +52,8 @@ impl SegmentWriter {
         self.end();
         self.pad()?;
         let start = self.position();
-        self.table.push(Entry { kind: kind as u16, encoding: 1, part, start, length: 0, crc: 0 });
+        let encoding = encoding_of(kind, self.vector_type);
+        self.table.push(Entry { kind: kind as u16, encoding, part, start, length: 0, crc: 0 });
         self.open = Some((crc32fast::Hasher::new(), self.buffer.len()));
         Ok(())
     }
@@ -73,7 +77,7 @@ impl SegmentWriter {
         let mut trailer = [0u8; TRAILER];
         trailer[..8].copy_from_slice(&(table.len() as u64).to_le_bytes());
         trailer[8..12].copy_from_slice(&crc32fast::hash(&table).to_le_bytes());
-        trailer[12..16].copy_from_slice(&VERSION.to_le_bytes());
+        trailer[12..16].copy_from_slice(&version_of(self.vector_type).to_le_bytes());
         trailer[16..24].copy_from_slice(&(self.position() + TRAILER as u64).to_le_bytes());
         let crc = crc32fast::hash(&trailer[..28]);
         trailer[28..32].copy_from_slice(&crc.to_le_bytes());

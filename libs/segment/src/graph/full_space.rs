@@ -3,23 +3,31 @@
 //! hnsw_rs panics on a distance that is negative or not a number, and copies what it is given. It is therefore
 //! given row numbers only, and asks this space for distances, which clamps them.
 
+use std::cell::RefCell;
+
 use sluice_core::Metric;
 
 use super::equals::Look;
 use super::space::{Bounds, DIRECTIONS, Projection, Space, mixed};
+use crate::Components;
 use crate::kernels::codes::{TILE, TileOut};
-use crate::kernels::kernels;
+use crate::kernels::{Compare, kernels};
 use crate::row::Rows;
 use crate::score::inverse_norm;
 
 /// Rows of the largest norms from which every walk under dot starts as well.
 const SEEDS: usize = 64;
 
+thread_local! {
+    /// For a vector that is kept in another form than it is compared in.
+    static ROOM: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Rows as points between which there are distances.
 #[derive(Clone)]
 pub(crate) struct FullSpace<'a> {
-    vectors: Vec<&'a [f32]>,
-    kernel: fn(&[f32], &[f32]) -> f32,
+    vectors: Vec<Components<'a>>,
+    compare: Compare,
     geometry: Geometry,
     seeds: Vec<u32>,
 }
@@ -43,27 +51,29 @@ enum Geometry {
 
 impl<'a> FullSpace<'a> {
     pub(crate) fn new(rows: &'a impl Rows, metric: Metric) -> Self {
-        let vectors: Vec<&[f32]> = (0..rows.len()).map(|at| rows.row(at).vector).collect();
+        let vectors: Vec<Components<'_>> = (0..rows.len()).map(|at| rows.row(at).vector).collect();
         let mut seeds = Vec::new();
-        let (kernel, geometry) = match metric {
+        let (compare, geometry) = match metric {
             Metric::Cosine => {
-                let inverse_norms = vectors.iter().map(|v| inverse_norm(v)).collect();
-                (kernels().dot, Geometry::Cosine { inverse_norms })
+                let mut room = Vec::new();
+                let inverse_norms = vectors.iter().map(|v| inverse_norm(v.in_f32(&mut room))).collect();
+                (kernels().by_dot(), Geometry::Cosine { inverse_norms })
             }
             Metric::Dot => {
-                let squared = |v: &&[f32]| v.iter().map(|c| f64::from(*c) * f64::from(*c)).sum::<f64>();
-                let lengths: Vec<f64> = vectors.iter().map(squared).collect();
+                let squared = |v: &[f32]| v.iter().map(|c| f64::from(*c) * f64::from(*c)).sum::<f64>();
+                let mut room = Vec::new();
+                let lengths: Vec<f64> = vectors.iter().map(|v| squared(v.in_f32(&mut room))).collect();
                 let mut order: Vec<u32> = (0..rows.len() as u32).collect();
                 order.sort_by(|a, b| lengths[*b as usize].total_cmp(&lengths[*a as usize]));
                 let longest = order.get(SEEDS).map_or(0.0, |row| lengths[*row as usize]);
                 order.truncate(SEEDS);
                 seeds = order;
                 let components = lengths.iter().map(|l| (longest - l).max(0.0).sqrt()).collect();
-                (kernels().l2, Geometry::Dot { components })
+                (kernels().by_l2(), Geometry::Dot { components })
             }
-            Metric::L2 => (kernels().l2, Geometry::L2),
+            Metric::L2 => (kernels().by_l2(), Geometry::L2),
         };
-        Self { vectors, kernel, geometry, seeds }
+        Self { vectors, compare, geometry, seeds }
     }
 
     /// Rows from which every walk starts, beside the one that the upper levels lead to.
@@ -74,16 +84,18 @@ impl<'a> FullSpace<'a> {
     /// Whether the two are so near that the rounding of `f32` decides which of them is nearer to anything.
     pub(super) fn are_as_one(&self, a: u32, b: u32) -> bool {
         const ROUNDING: f32 = 3e-7;
-        let (a_vector, b_vector) = (self.vectors[a as usize], self.vectors[b as usize]);
         match self.geometry {
             Geometry::Cosine { .. } => self.distance(a, b) <= ROUNDING,
-            _ => (kernels().l2)(a_vector, b_vector) <= 2.0 * ROUNDING * (kernels().dot)(a_vector, a_vector),
+            _ => {
+                let (dot, l2) = (kernels().by_dot(), kernels().by_l2());
+                self.compared(l2, a, b) <= 2.0 * ROUNDING * self.compared(dot, a, a)
+            }
         }
     }
 
     /// Rows that look equal have equal vectors.
     pub(super) fn look(&self, row: u32) -> Look<'a> {
-        (bytemuck::cast_slice(self.vectors[row as usize]), 0)
+        (self.vectors[row as usize].bytes(), 0)
     }
 
     /// One more component for each row under dot, else none; see `Geometry`.
@@ -91,11 +103,20 @@ impl<'a> FullSpace<'a> {
         if let Geometry::Dot { components } = &self.geometry { components } else { &[] }
     }
 
+    #[inline]
+    fn compared(&self, compare: Compare, a: u32, b: u32) -> f32 {
+        let a = self.vectors[a as usize];
+        match self.vectors[b as usize] {
+            Components::F32(b) => compare.of(a, b),
+            b => ROOM.with_borrow_mut(|room| compare.of(a, b.in_f32(room))),
+        }
+    }
+
     /// The distance of two rows: 0 to the largest `f32`.
     #[inline]
     pub(crate) fn distance(&self, a: u32, b: u32) -> f32 {
+        let raw = self.compared(self.compare, a, b);
         let (a, b) = (a as usize, b as usize);
-        let raw = (self.kernel)(self.vectors[a], self.vectors[b]);
         let distance = match &self.geometry {
             Geometry::Cosine { inverse_norms } => 1.0 - raw * inverse_norms[a] * inverse_norms[b],
             Geometry::Dot { components } => {
@@ -135,7 +156,7 @@ impl Space for FullSpace<'_> {
                 _ => 1.0,
             };
             let extra = self.extras().get(row).map_or(0.0, |e| *e as f32);
-            (kernels().dot)(self.vectors[row], rest) * norm + last.first().map_or(0.0, |s| s * extra)
+            kernels().by_dot().of(self.vectors[row], rest) * norm + last.first().map_or(0.0, |s| s * extra)
         };
         points.iter().map(|row| std::array::from_fn(|d| along(*row as usize, &directions[d]))).collect()
     }
@@ -181,6 +202,6 @@ impl Space for FullSpace<'_> {
             Geometry::L2 => Geometry::L2,
         };
         let vectors = order.iter().map(|row| self.vectors[*row as usize]).collect();
-        Self { vectors, kernel: self.kernel, geometry, seeds: Vec::new() }
+        Self { vectors, compare: self.compare, geometry, seeds: Vec::new() }
     }
 }

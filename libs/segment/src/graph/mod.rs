@@ -227,9 +227,9 @@ mod tests {
     use sluice_core::{GraphBuilder, GraphSpec, Offset, Timestamp};
 
     use super::*;
-    use crate::RowRef;
     use crate::format::NO_ROW;
     use crate::row::ValueRef;
+    use crate::{Components, RowRef};
 
     struct Vectors(Vec<Vec<f32>>);
 
@@ -240,7 +240,8 @@ mod tests {
 
         fn row(&self, at: usize) -> RowRef<'_> {
             let offset = Offset(at as u64);
-            RowRef { key: "", offset, timestamp: Timestamp(0), vector: &self.0[at], metadata: "{}" }
+            let vector = Components::F32(&self.0[at]);
+            RowRef { key: "", offset, timestamp: Timestamp(0), vector, metadata: "{}" }
         }
 
         fn values<'a>(&'a self, _: usize, _: usize, _: &mut dyn FnMut(ValueRef<'a>)) {}

@@ -14,7 +14,13 @@ mod x86;
 
 use std::sync::OnceLock;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::Components;
+
 type Kernel = fn(&[f32], &[f32]) -> f32;
+type KernelF16 = fn(&[f16], &[f32]) -> f32;
 type Kernel4 = fn([&[f32]; 4], &[f32]) -> [f32; 4];
 
 /// The kernels of one instruction set.
@@ -26,26 +32,72 @@ pub(crate) struct Kernels {
     pub(crate) dot: Kernel,
     /// Squared Euclidean distance.
     pub(crate) l2: Kernel,
+    /// Dot product of 16-bit floats, as they are, with a vector.
+    dot_f16: KernelF16,
+    /// Squared Euclidean distance of 16-bit floats, as they are, to a vector.
+    l2_f16: KernelF16,
     /// The dot products of four rows with one vector; to the last bit what `dot` gives for each.
     pub(crate) dot4: Kernel4,
     /// The squared distances of four rows to one vector; to the last bit what `l2` gives for each.
     pub(crate) l2_4: Kernel4,
 }
 
-/// The kernels of an instruction set that compares four rows one by one.
+/// What two vectors are compared by, however the first is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Compare {
+    f32: Kernel,
+    f16: KernelF16,
+}
+
+impl Compare {
+    #[inline]
+    pub(crate) fn of(self, a: Components<'_>, b: &[f32]) -> f32 {
+        match a {
+            Components::F32(a) => (self.f32)(a, b),
+            Components::F16(a) => (self.f16)(a, b),
+        }
+    }
+}
+
+impl Kernels {
+    pub(crate) fn by_dot(&self) -> Compare {
+        Compare { f32: self.dot, f16: self.dot_f16 }
+    }
+
+    pub(crate) fn by_l2(&self) -> Compare {
+        Compare { f32: self.l2, f16: self.l2_f16 }
+    }
+}
+
+/// The sum of what `kernel` gives for the parts of `a`, which are turned into `f32` one by one.
+fn in_parts(kernel: Kernel, a: &[f16], b: &[f32]) -> f32 {
+    const PART: usize = 128;
+    let mut room = [0f32; PART];
+    let parts = a.chunks(PART).zip(b.chunks(PART)).map(|(a, b)| {
+        let part = &mut room[..a.len()];
+        a.convert_to_f32_slice(part);
+        kernel(part, b)
+    });
+    parts.sum()
+}
+
+/// The kernels of an instruction set that has none for 16-bit floats and compares four rows one by one.
 macro_rules! one_by_one {
     ($name:literal, $dot:path, $l2:path) => {
         Kernels {
             name: $name,
             dot: $dot,
             l2: $l2,
+            dot_f16: |a, b| in_parts($dot, a, b),
+            l2_f16: |a, b| in_parts($l2, a, b),
             dot4: |rows, b| rows.map(|row| $dot(row, b)),
             l2_4: |rows, b| rows.map(|row| $l2(row, b)),
         }
     };
 }
 
-const PLAIN: Kernels = one_by_one!("plain", plain::dot, plain::l2);
+const PLAIN: Kernels =
+    Kernels { dot_f16: plain::dot_f16, l2_f16: plain::l2_f16, ..one_by_one!("plain", plain::dot, plain::l2) };
 
 /// The kernels that this machine can run, fastest first; the last is always the plain one.
 fn available() -> Vec<Kernels> {
@@ -57,6 +109,8 @@ fn available() -> Vec<Kernels> {
                 name: "avx512",
                 dot: x86::dot_avx512,
                 l2: x86::l2_avx512,
+                dot_f16: x86::dot_f16_avx512,
+                l2_f16: x86::l2_f16_avx512,
                 dot4: x86::dot4_avx512,
                 l2_4: x86::l2_4_avx512,
             });
@@ -129,6 +183,14 @@ mod tests {
             let n = a.len();
             assert!((got_dot - dot).abs() <= 1e-5 * size + 1e-37, "{} dot {n}: {got_dot} {dot}", kernel.name);
             assert!((got_l2 - l2).abs() <= 1e-5 * l2 + 1e-37, "{} l2 {n}: {got_l2} {l2}", kernel.name);
+            let halves: Vec<f16> = a.iter().map(|c| f16::from_f32(*c)).collect();
+            if halves.iter().all(|c| c.is_finite()) {
+                let kept = Components::F16(&halves).to_vec();
+                let (dot, l2, size) = oracle(&kept, b);
+                let got = (f64::from((kernel.dot_f16)(&halves, b)), f64::from((kernel.l2_f16)(&halves, b)));
+                assert!((got.0 - dot).abs() <= 1e-5 * size + 1e-37, "{} f16 dot {n}", kernel.name);
+                assert!((got.1 - l2).abs() <= 1e-5 * l2 + 1e-37, "{} f16 l2 {n}", kernel.name);
+            }
             let reversed: Vec<f32> = a.iter().rev().copied().collect();
             let rows = [a, &reversed, b, a];
             for (four, one) in [(kernel.dot4, kernel.dot), (kernel.l2_4, kernel.l2)] {
@@ -166,6 +228,9 @@ mod tests {
         for kernel in available() {
             assert_eq!((kernel.dot)(&[1.0; 40], &[1.0; 33]), 33.0, "{}", kernel.name);
             assert_eq!((kernel.l2)(&[1.0; 3], &[2.0; 50]), 3.0, "{}", kernel.name);
+            let one = f16::ONE;
+            assert_eq!((kernel.dot_f16)(&[one; 200], &[1.0; 133]), 133.0, "{}", kernel.name);
+            assert_eq!((kernel.l2_f16)(&[one; 3], &[2.0; 150]), 3.0, "{}", kernel.name);
             let rows: [&[f32]; 4] = [&[1.0; 70], &[1.0; 64], &[1.0; 2], &[1.0; 66]];
             assert_eq!((kernel.dot4)(rows, &[1.0; 66]), [66.0, 64.0, 2.0, 66.0], "{}", kernel.name);
         }

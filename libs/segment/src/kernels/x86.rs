@@ -5,6 +5,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 macro_rules! kernel {
     ($(#[$doc:meta])* $name:ident, $inner:ident) => {
         $(#[$doc])*
@@ -24,6 +26,17 @@ macro_rules! kernel4 {
     };
 }
 
+macro_rules! kernel_f16 {
+    ($name:ident, $inner:ident) => {
+        pub(super) fn $name(a: &[f16], b: &[f32]) -> f32 {
+            // SAFETY: handed out by `available` only after the features were detected on this machine.
+            unsafe { $inner(a, b) }
+        }
+    };
+}
+
+kernel_f16!(dot_f16_avx512, inner_dot_f16_avx512);
+kernel_f16!(l2_f16_avx512, inner_l2_f16_avx512);
 kernel4!(dot4_avx512, inner_dot4_avx512);
 kernel4!(l2_4_avx512, inner_l2_4_avx512);
 kernel!(dot_avx512, inner_dot_avx512);
@@ -74,6 +87,41 @@ macro_rules! avx512 {
 
 avx512!(inner_dot_avx512, |x, y, sum| _mm512_fmadd_ps(x, y, *sum));
 avx512!(inner_l2_avx512, |x, y, sum| {
+    let d = _mm512_sub_ps(x, y);
+    _mm512_fmadd_ps(d, d, *sum)
+});
+
+/// The same sums in the same order as the kernels over `f32` give for the values of `a`.
+macro_rules! avx512_f16 {
+    ($name:ident, |$x:ident, $y:ident, $sum:ident| $step:expr) => {
+        #[target_feature(enable = "avx512f")]
+        fn $name(a: &[f16], b: &[f32]) -> f32 {
+            let n = a.len().min(b.len());
+            let (a_blocks, a_rest) = a[..n].as_chunks::<64>();
+            let (b_blocks, b_rest) = b[..n].as_chunks::<64>();
+            let (mut a_last, mut b_last) = ([f16::ZERO; 64], [0f32; 64]);
+            a_last[..a_rest.len()].copy_from_slice(a_rest);
+            b_last[..b_rest.len()].copy_from_slice(b_rest);
+            let last = (!a_rest.is_empty()).then_some((&a_last, &b_last));
+            let mut sums = [_mm512_setzero_ps(); 4];
+            for (a, b) in a_blocks.iter().zip(b_blocks).chain(last) {
+                for (i, $sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: sixteen elements from 16 * i on lie in both blocks of 64.
+                    let ($x, $y) = unsafe {
+                        let halves = _mm256_loadu_si256(a.as_ptr().add(16 * i).cast());
+                        (_mm512_cvtph_ps(halves), _mm512_loadu_ps(b.as_ptr().add(16 * i)))
+                    };
+                    *$sum = $step;
+                }
+            }
+            let [s0, s1, s2, s3] = sums;
+            _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)))
+        }
+    };
+}
+
+avx512_f16!(inner_dot_f16_avx512, |x, y, sum| _mm512_fmadd_ps(x, y, *sum));
+avx512_f16!(inner_l2_f16_avx512, |x, y, sum| {
     let d = _mm512_sub_ps(x, y);
     _mm512_fmadd_ps(d, d, *sum)
 });

@@ -2,7 +2,7 @@
 
 use super::Segment;
 use super::search::Distances;
-use crate::kernels::prefetch;
+use crate::Components;
 use crate::near::{Near, TopK};
 use crate::score::Scorer;
 
@@ -12,7 +12,7 @@ const AHEAD: usize = 3;
 /// A segment's vectors and what they are compared with.
 pub(super) struct ByVector<'a> {
     scorer: &'a Scorer<'a>,
-    vectors: &'a [f32],
+    vectors: Components<'a>,
     dimension: usize,
     /// Empty unless the metric is cosine.
     norms: &'a [f32],
@@ -29,8 +29,8 @@ impl<'a> ByVector<'a> {
     }
 
     #[inline]
-    fn vector(&self, row: u32) -> &'a [f32] {
-        &self.vectors[row as usize * self.dimension..][..self.dimension]
+    fn vector(&self, row: u32) -> Components<'a> {
+        self.vectors.vector(row as usize, self.dimension)
     }
 
     #[inline]
@@ -46,10 +46,10 @@ impl<'a> ByVector<'a> {
     /// The nearest `k` of `rows`, best first.
     pub(super) fn order(&self, rows: &[Near], k: usize) -> Vec<Near> {
         let mut top = TopK::new(k, rows.len());
-        rows.iter().take(AHEAD).for_each(|near| prefetch(self.vector(near.row())));
+        rows.iter().take(AHEAD).for_each(|near| self.vector(near.row()).prefetch());
         for (at, near) in rows.iter().enumerate() {
             if let Some(ahead) = rows.get(at + AHEAD) {
-                prefetch(self.vector(ahead.row()));
+                self.vector(ahead.row()).prefetch();
             }
             top.offer(Near::new(self.distance(near.row()), near.row()));
         }
@@ -69,10 +69,10 @@ impl<'a> ByVector<'a> {
 
 impl Distances for ByVector<'_> {
     fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
-        rows.iter().take(AHEAD).for_each(|row| prefetch(self.vector(*row)));
+        rows.iter().take(AHEAD).for_each(|row| self.vector(*row).prefetch());
         for (at, row) in rows.iter().enumerate() {
             if let Some(ahead) = rows.get(at + AHEAD) {
-                prefetch(self.vector(*ahead));
+                self.vector(*ahead).prefetch();
             }
             out.push(self.distance(*row));
         }

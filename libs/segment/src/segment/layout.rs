@@ -1,13 +1,14 @@
 //! Where each section lies in a file and that it has the length that rows, dimension and fields demand.
 
 use bytemuck::AnyBitPattern;
-use sluice_core::{FieldType, Metric, Quantization};
+use sluice_core::{FieldType, Metric, Quantization, VectorType};
 
 use super::column::{Column, Values, Words};
 use super::column_index::ColumnIndexSpans;
 use crate::SegmentError;
 use crate::codes::code_stride;
-use crate::format::{GraphMeta, Kind, Meta, Table, key_slots};
+use crate::components::Components;
+use crate::format::{Entry, GraphMeta, Kind, Meta, Table, encoding_of, key_slots};
 
 type Span = std::ops::Range<usize>;
 
@@ -15,6 +16,7 @@ type Span = std::ops::Range<usize>;
 #[derive(Debug)]
 pub(super) struct Layout {
     vectors: Span,
+    vector_type: VectorType,
     inverse_norms: Option<Span>,
     offsets: Span,
     timestamps: Span,
@@ -103,6 +105,22 @@ impl Finder<'_> {
         Ok(span)
     }
 
+    fn vectors(&mut self, components: usize, kind: VectorType) -> Result<Span, SegmentError> {
+        let wanted = encoding_of(Kind::Vectors, kind);
+        let of_kind = |entry: &&Entry| entry.kind == Kind::Vectors as u16;
+        if let Some(entry) = self.table.entries().iter().find(of_kind)
+            && entry.encoding != wanted
+        {
+            let problem = format!("encoding {} is not that of {kind}", entry.encoding);
+            return Err(SegmentError::damaged(Kind::Vectors, problem));
+        }
+        let size = match kind {
+            VectorType::F32 => 4,
+            VectorType::F16 => 2,
+        };
+        self.of(Kind::Vectors, 0, components, size)
+    }
+
     /// A section of whole elements of `size` bytes.
     fn whole(&mut self, kind: Kind, part: u32, size: usize) -> Result<Span, SegmentError> {
         let span = self.any(kind, part)?;
@@ -177,7 +195,8 @@ impl Layout {
         let components = rows.saturating_mul(meta.dimension.get());
         let columns = meta.fields.values().zip(0..);
         let layout = Self {
-            vectors: find.of(Kind::Vectors, 0, components, 4)?,
+            vectors: find.vectors(components, meta.vector_type)?,
+            vector_type: meta.vector_type,
             inverse_norms: match meta.metric {
                 Metric::Cosine => Some(find.of(Kind::InverseNorms, 0, rows, 4)?),
                 _ => None,
@@ -213,8 +232,11 @@ impl Layout {
         Ok(layout)
     }
 
-    pub(super) fn vectors<'a>(&self, bytes: &'a [u8]) -> &'a [f32] {
-        cast(bytes, &self.vectors)
+    pub(super) fn vectors<'a>(&self, bytes: &'a [u8]) -> Components<'a> {
+        match self.vector_type {
+            VectorType::F32 => Components::F32(cast(bytes, &self.vectors)),
+            VectorType::F16 => Components::F16(cast(bytes, &self.vectors)),
+        }
     }
 
     /// Empty unless the metric is cosine.

@@ -23,7 +23,7 @@ pub(crate) use column_index::ColumnIndex;
 use crate::format::{self, GraphMeta, Kind, Meta, Table};
 use crate::mapping::Bytes;
 use crate::row::ValueRef;
-use crate::{RowRef, SegmentError};
+use crate::{Components, RowRef, SegmentError};
 use layout::{CodeView, Layout};
 
 /// An immutable, verified file of live records, with or without a graph.
@@ -185,9 +185,8 @@ impl Segment {
         text(self.layout.key(&self.bytes, at))
     }
 
-    fn vector(&self, at: usize) -> &[f32] {
-        let dimension = self.meta.dimension.get();
-        &self.layout.vectors(&self.bytes)[at * dimension..][..dimension]
+    fn vector(&self, at: usize) -> Components<'_> {
+        self.layout.vectors(&self.bytes).vector(at, self.meta.dimension.get())
     }
 
     fn column(&self, field: usize) -> Column<'_> {
@@ -235,7 +234,7 @@ impl Segment {
         });
         let sections = self.table.entries().iter();
         SegmentInfo {
-            version: format::VERSION,
+            version: self.table.version(),
             writer: self.meta.writer.clone(),
             rows: self.meta.rows,
             bytes: self.bytes(),

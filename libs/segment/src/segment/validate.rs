@@ -110,10 +110,11 @@ fn codes(segment: &Segment) -> Checked {
 fn vectors(segment: &Segment) -> Checked {
     let norms = segment.layout.inverse_norms(&segment.bytes);
     let dot = kernels().dot;
+    let mut room = Vec::new();
     // kernels round differently from the check that admitted the vector
     const LARGEST: f32 = f32::MAX / 4.0 * 1.001;
     for row in 0..segment.rows() {
-        let vector = segment.vector(row);
+        let vector = segment.vector(row).in_f32(&mut room);
         // a component that is not finite makes this not finite
         let squared = dot(vector, vector);
         if !squared.is_finite() || squared > LARGEST {

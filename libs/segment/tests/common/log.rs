@@ -54,7 +54,7 @@ pub fn rows_of(segment: &Segment) -> Vec<LiveRow> {
     rows.map(|r| {
         assert_eq!(r.metadata, format!(r#"{{"n":{}}}"#, r.offset));
         assert_eq!(r.timestamp.0, 1_700_000_000_000 + r.offset.0 as i64);
-        (r.key.to_owned(), r.offset.0, r.vector.try_into().unwrap())
+        (r.key.to_owned(), r.offset.0, r.vector.to_vec().try_into().unwrap())
     })
     .collect()
 }

@@ -13,7 +13,7 @@ use proptest::test_runner::Config;
 use roaring::RoaringBitmap;
 use sluice_core::{
     Dimension, Document, FieldName, FieldType, GraphSpec, Key, Metadata, Metric, Offset, Op, Record, Schema,
-    Timestamp, Vector,
+    Timestamp, Vector, VectorType,
 };
 use sluice_segment::{BuildOptions, Filter, GrowingSet, Hit, Query, Segment, merge, seal};
 
@@ -86,15 +86,17 @@ pub fn clustered(
 }
 
 pub fn schema(dimension: usize, metric: Metric, fields: &[(&str, FieldType)]) -> Arc<Schema> {
-    Arc::new(Schema {
-        dimension: Dimension::new(dimension as u32).unwrap(),
-        metric,
-        fields: fields.iter().map(|(n, t)| (FieldName::new(n).unwrap(), *t)).collect(),
-    })
+    let fields = fields.iter().map(|(n, t)| (FieldName::new(n).unwrap(), *t)).collect();
+    Arc::new(Schema::new(Dimension::new(dimension as u32).unwrap(), metric, fields))
+}
+
+/// The same, for vectors that are kept as 16-bit floats.
+pub fn schema_f16(dimension: usize, metric: Metric, fields: &[(&str, FieldType)]) -> Arc<Schema> {
+    Arc::new(Schema { vector_type: VectorType::F16, ..(*schema(dimension, metric, fields)).clone() })
 }
 
 pub fn vector(schema: &Schema, components: &[f32]) -> Vector {
-    Vector::try_new(components.to_vec(), schema.dimension, schema.metric).unwrap()
+    schema.vector(components.to_vec()).unwrap()
 }
 
 pub fn upsert(schema: &Schema, key: &str, offset: u64, components: &[f32], metadata: &str) -> Record {
