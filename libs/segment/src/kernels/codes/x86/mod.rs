@@ -6,6 +6,7 @@
 mod avx2;
 mod avx512;
 mod collect;
+mod collect_avx2;
 mod panel;
 
 use super::best::Receivers;
@@ -14,6 +15,7 @@ use super::{CodeKernels, plain};
 use avx2::*;
 use avx512::*;
 use collect::*;
+use collect_avx2::*;
 use panel::*;
 
 pub(super) fn available() -> Vec<CodeKernels> {
@@ -43,10 +45,10 @@ pub(super) fn available() -> Vec<CodeKernels> {
             tile: tile_avx2,
             find: find_avx2,
             larger: larger_avx2,
-            // the compiler has no use for wider vectors in these
-            start: plain::start,
-            collect_rows: plain::collect_rows,
-            collect_columns: plain::collect_columns,
+            start: start_avx2,
+            collect_rows: collect_rows_avx2,
+            collect_columns: collect_columns_avx2,
+            // the compiler has no use for wider vectors in this
             panel: plain::panel,
         });
     }
@@ -86,5 +88,20 @@ kernel!(panel_vnni, inner_panel_vnni, (rows: &[u8], stride: usize, panel: &mut [
 kernel!(dot_avx2, inner_dot_avx2, (codes: &[u8], query: &[i8]) -> i32);
 kernel!(dot4_avx2, inner_dot4_avx2, (codes: [&[u8]; 4], query: &[i8]) -> [i32; 4]);
 kernel!(tile_avx2, inner_tile_avx2, (tile: &Tile<'_>, out: &mut TileOut));
+kernel!(
+    start_avx2,
+    inner_start_avx2,
+    (out: &TileOut, rows: usize, itself: bool, first: u32, into: Receivers<'_>)
+);
+kernel!(
+    collect_rows_avx2,
+    inner_collect_rows_avx2,
+    (out: &TileOut, first: u32, into: Receivers<'_>)
+);
+kernel!(
+    collect_columns_avx2,
+    inner_collect_columns_avx2,
+    (out: &TileOut, first: u32, into: Receivers<'_>)
+);
 kernel!(find_avx2, inner_find_avx2, (numbers: &[u16], number: u16) -> Option<usize>);
 kernel!(larger_avx2, inner_larger_avx2, (a: &[f32; 16], b: &[f32; 16]) -> u16);
