@@ -57,7 +57,7 @@ pub struct LoadArgs {
     /// JSONL: every key other than id and vector is metadata
     #[arg(long)]
     flat: bool,
-    /// End after more refused rows than this
+    /// Refused rows that are passed over; the next one ends the load, and no row after it is written
     #[arg(long, default_value_t = 1000, value_name = "N")]
     max_errors: u64,
     /// Begin anew, although an earlier load of this file came further
