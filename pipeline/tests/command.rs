@@ -179,6 +179,36 @@ fn two_roles_are_two_processes_over_one_directory_and_every_tool_sees_their_work
 }
 
 #[test]
+fn a_name_that_is_no_index_gets_the_same_answer_from_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("c.toml"), CONFIG).unwrap();
+    std::fs::write(dir.join("rows.jsonl"), "").unwrap();
+    let service = Role::start(dir, "up --json --config c.toml");
+    let url = format!("--url http://{}", service.address);
+    until("the first listing", || run(dir, &format!("status docs {url}")).1.contains("docs").then_some(()));
+    let commands = [
+        "gc absent --config c.toml".into(),
+        "inspect absent --config c.toml".into(),
+        "inspect absent --partition 0 --config c.toml".into(),
+        "scrub absent --config c.toml".into(),
+        "load rows.jsonl --index absent --config c.toml".into(),
+        format!("search absent --id a {url}"),
+        format!("status absent {url}"),
+    ];
+    let answers = commands.map(|command| (run(dir, &format!("{command} --json")), command));
+    let ((code, first, _), _) = &answers[0];
+    let told: Value = serde_json::from_str(first).unwrap();
+    assert_eq!((*code, &told["error"]["kind"]), (1, &Value::from("not_found")));
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(message.contains("no index absent") && message.contains("`sluice inspect`"), "{message}");
+    for ((code, out, _), command) in &answers {
+        assert_eq!((*code, out), (1, first), "{command}");
+    }
+    assert_eq!(service.terminate(), 0);
+}
+
+#[test]
 fn a_machine_without_any_certificates_asks_a_service_over_http_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = sluice(dir.path(), "status --url http://127.0.0.1:1");

@@ -95,7 +95,7 @@ fn finish(
     ended: Result<Result<RunReport, RunError>, tokio::task::JoinError>,
     out: Output,
 ) -> Result<ExitCode, CliError> {
-    serve::finish(&ended.map_err(CliError::failed)??, out)
+    serve::finish(&ended.map_err(CliError::internal)??, out)
 }
 
 /// The defaults, the flags, a directory of its own and the index of the sample.
@@ -105,7 +105,7 @@ fn demo_config(common: &Common) -> Result<(Config, IndexSpec), CliError> {
         flags.path("data_dir", Some(&PathBuf::from("./sluice-data/demo")));
     }
     let mut config = config::load(&common.config, Environment::of_process(), flags)?;
-    let spec: IndexSpec = toml::from_str(SPEC).map_err(CliError::failed)?;
+    let spec: IndexSpec = toml::from_str(SPEC).map_err(CliError::internal)?;
     if config.indexes.iter().all(|i| i.name != spec.name) {
         config.indexes.push(spec.clone());
     }
@@ -120,7 +120,7 @@ async fn show(
     stop: &CancellationToken,
     out: Output,
 ) -> Result<ExitCode, CliError> {
-    let sample = Sample::open().map_err(CliError::failed)?;
+    let sample = Sample::open()?;
     let edges = Edges::open(config).await?;
     fill(config, spec, &edges, &sample, stop, out).await?;
     if stop.is_cancelled() || !wait(url, stop, out).await? {
@@ -208,9 +208,9 @@ fn totals(status: &IndexStatus) -> (u64, u64) {
 fn write_query(data_dir: &Path, sample: &Sample) -> Result<PathBuf, CliError> {
     let path = data_dir.join("query.json");
     let apache = sample.rows().find(|(package, _)| package.id == "apache2");
-    let (_, vector) = apache.ok_or_else(|| CliError::Failed("the sample has no apache2".into()))?;
+    let (_, vector) = apache.ok_or_else(|| CliError::internal("the sample has no apache2"))?;
     let text = json!({"vector": vector, "k": 5}).to_string();
-    std::fs::write(&path, text).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+    std::fs::write(&path, text).map_err(|e| CliError::file(path.display(), &e))?;
     Ok(path)
 }
 

@@ -94,7 +94,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return output::fail(cli.common.json, &CliError::Failed(format!("no runtime: {error}")));
+            return output::fail(cli.common.json, &CliError::internal(format!("no runtime: {error}")));
         }
     };
     let json = cli.common.json;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use sluice_core::ErrorKind;
 
 use super::options::Common;
 use super::output::{self, Output};
@@ -31,8 +32,7 @@ pub(super) fn finish(report: &RunReport, out: Output) -> Result<ExitCode, CliErr
     if report.hung.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    Err(CliError::Failed(format!(
-        "not stopped at the deadline: {}; nothing is lost, it will be done again from the log",
-        report.hung.join(", ")
-    )))
+    let names = report.hung.join(", ");
+    let text = format!("not stopped at the deadline: {names}; nothing is lost, it will be done again from the log");
+    Err(CliError::failed(ErrorKind::Unavailable, text))
 }

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use sluice_connectors::LogError;
 use sluice_core::ErrorKind;
 
+use crate::io_kind::io_kind;
+
 pub use rows::{Position, Row, RowEncoder, Rows, Total};
 pub use run::{LoadReport, LoadRequest, Progress, RowError, run};
 pub use state::StateFile;
@@ -71,7 +73,8 @@ pub enum LoadError {
 impl LoadError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { .. } | Self::File { .. } | Self::TooManyErrors { .. } => ErrorKind::Invalid,
+            Self::Io { source, .. } => io_kind(source),
+            Self::File { .. } | Self::TooManyErrors { .. } => ErrorKind::Invalid,
             Self::Log(e) => e.kind(),
             Self::Reader(_) => ErrorKind::Internal,
         }
