@@ -209,6 +209,61 @@ fn a_name_that_is_no_index_gets_the_same_answer_from_every_command() {
 }
 
 #[test]
+fn with_json_a_command_prints_one_document_whatever_becomes_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("damaged.seg"), "nothing of ours").unwrap();
+    for (arguments, code, kind) in [
+        ("--json", 2, "invalid"),
+        ("up --json --lissten x", 2, "invalid"),
+        ("search docs --json", 2, "invalid"),
+        ("search docs --id a --filter { --json", 2, "invalid"),
+        ("status --json --url nowhere", 2, "invalid"),
+        ("status --json --url http://127.0.0.1:1", 1, "unavailable"),
+        ("up --json --listen localhost:7797", 2, "invalid"),
+        ("check-config --json --config absent.toml", 2, "invalid"),
+        ("gc --json", 1, "not_found"),
+        ("inspect --json --file absent.seg", 1, "not_found"),
+        ("inspect --json --file damaged.seg", 1, "corrupt"),
+        ("load absent.jsonl --index docs --json", 1, "not_found"),
+    ] {
+        let (exit, out, _) = run(dir, arguments);
+        let document: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{arguments}: {e} {out}"));
+        assert_eq!((exit, &document["error"]["kind"]), (code, &Value::from(kind)), "{arguments}: {out}");
+    }
+    assert_eq!(json(dir, "check-config --defaults --json")["limits"]["max_k"], 10_000);
+    let demo = json(dir, "demo --once --json --data-dir demo --listen 127.0.0.1:0");
+    assert_eq!((&demo["records"], &demo["hung"]), (&Value::from(5000), &serde_json::json!([])), "{demo}");
+}
+
+#[test]
+fn with_json_a_process_that_runs_on_prints_a_line_of_json_for_each_event() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("c.toml"), CONFIG).unwrap();
+    for role in ["up", "index", "serve"] {
+        let mut command = sluice(dir.path(), &format!("{role} --json --config c.toml"));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let listening: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+        assert!(listening["listening"].is_string(), "{role}: {listening}");
+        assert_eq!(Role { child, address: String::new() }.terminate(), 0, "{role}");
+        let rest: Vec<Value> = lines.map(|line| serde_json::from_str(&line).unwrap()).collect();
+        assert_eq!(rest, [serde_json::json!({"hung": []})], "{role}");
+    }
+}
+
+#[test]
+fn an_address_by_name_is_refused_with_an_example() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("named.toml"), "[http]\nlisten = 'localhost:7797'").unwrap();
+    for arguments in ["up --listen localhost:7797", "up --config named.toml"] {
+        let (code, _, err) = run(dir.path(), arguments);
+        assert_eq!(code, 2, "{arguments}");
+        assert!(err.contains("localhost:7797") && err.contains("e.g. 127.0.0.1:7700"), "{arguments}: {err}");
+    }
+}
+
+#[test]
 fn a_machine_without_any_certificates_asks_a_service_over_http_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = sluice(dir.path(), "status --url http://127.0.0.1:1");

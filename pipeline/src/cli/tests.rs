@@ -24,6 +24,15 @@ fn common_flags_stand_before_or_after_the_command() {
 }
 
 #[test]
+fn the_help_of_every_command_has_an_example() {
+    for command in Cli::command().get_subcommands() {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let example = format!("  sluice {}", command.get_name());
+        assert!(help.contains("Example") && help.contains(&example), "{}: {help}", command.get_name());
+    }
+}
+
+#[test]
 fn a_search_has_exactly_one_query() {
     let parse = |line: &str| Cli::try_parse_from(line.split(' '));
     assert!(parse("sluice search a --id x").is_ok());
