@@ -12,6 +12,7 @@ pub mod sample;
 pub mod topology;
 
 mod heap;
+mod io_kind;
 mod ops;
 mod patience;
 mod telemetry;

@@ -20,6 +20,7 @@ use tracing::{error, info};
 
 use crate::config::{Config, ConfigError};
 use crate::index::{self, Board, EnsureError, IndexParts};
+use crate::io_kind::io_kind;
 use crate::patience::Patience;
 use crate::wake::Wake;
 use crate::{metrics, ops, telemetry};
@@ -95,7 +96,8 @@ impl RunError {
             Self::Index(e) => e.kind(),
             Self::Pool(e) => e.kind(),
             Self::Query(e) => e.kind(),
-            Self::Listen { .. } | Self::Directory { .. } | Self::Http(_) => ErrorKind::Unavailable,
+            Self::Listen { source, .. } | Self::Directory { source, .. } => io_kind(source),
+            Self::Http(_) => ErrorKind::Unavailable,
             Self::NoStore(_) => ErrorKind::NotFound,
             Self::Metrics(_) | Self::Bug(..) => ErrorKind::Internal,
             Self::Stopped => ErrorKind::Closed,

@@ -141,14 +141,14 @@ fn two_roles_are_two_processes_over_one_directory_and_every_tool_sees_their_work
     assert_eq!(report["errors"][0]["line"], 3);
     let (code, ..) = run(dir, "load rows.jsonl --config c.toml");
     assert_eq!(code, 0, "loaded before");
-    let (code, ..) = run(dir, "load rows.jsonl --restart --config c.toml");
-    assert_eq!(code, 1, "a row is refused");
     let (code, out, err) = run(dir, "load rows.jsonl --restart --max-errors 0 --json --config c.toml");
     assert_eq!(code, 1);
     let document: Value = serde_json::from_str(&out).expect("one document, the error in it");
-    assert_eq!(document["refused"], 1, "{document}");
+    assert_eq!((&document["loaded"], &document["refused"]), (&Value::from(2), &Value::from(1)), "{document}");
     let message = document["error"]["message"].as_str().unwrap();
-    assert!(err.contains(message), "{err}: {message}");
+    assert!(err.contains(message) && message.contains("line 3"), "{err}: {message}");
+    let (code, ..) = run(dir, "load rows.jsonl --restart --config c.toml");
+    assert_eq!(code, 1, "a row is refused");
     let url = format!("http://{}", serve.address);
     let hits = until("the record", || {
         let answer = json(dir, &format!("search docs --vector [1,0] --json --url {url}"));
@@ -176,6 +176,91 @@ fn two_roles_are_two_processes_over_one_directory_and_every_tool_sees_their_work
     assert_eq!(run(dir, "gc --dry-run --config c.toml").0, 0);
     let health = json(dir, "doctor --json --config c.toml");
     assert!(health["checks"].as_array().unwrap().iter().all(|c| c["verdict"] != "failed"), "{health}");
+}
+
+#[test]
+fn a_name_that_is_no_index_gets_the_same_answer_from_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("c.toml"), CONFIG).unwrap();
+    std::fs::write(dir.join("rows.jsonl"), "").unwrap();
+    let service = Role::start(dir, "up --json --config c.toml");
+    let url = format!("--url http://{}", service.address);
+    until("the first listing", || run(dir, &format!("status docs {url}")).1.contains("docs").then_some(()));
+    let commands = [
+        "gc absent --config c.toml".into(),
+        "inspect absent --config c.toml".into(),
+        "inspect absent --partition 0 --config c.toml".into(),
+        "scrub absent --config c.toml".into(),
+        "load rows.jsonl --index absent --config c.toml".into(),
+        format!("search absent --id a {url}"),
+        format!("status absent {url}"),
+    ];
+    let answers = commands.map(|command| (run(dir, &format!("{command} --json")), command));
+    let ((code, first, _), _) = &answers[0];
+    let told: Value = serde_json::from_str(first).unwrap();
+    assert_eq!((*code, &told["error"]["kind"]), (1, &Value::from("not_found")));
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(message.contains("no index absent") && message.contains("`sluice inspect`"), "{message}");
+    for ((code, out, _), command) in &answers {
+        assert_eq!((*code, out), (1, first), "{command}");
+    }
+    assert_eq!(service.terminate(), 0);
+}
+
+#[test]
+fn with_json_a_command_prints_one_document_whatever_becomes_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("damaged.seg"), "nothing of ours").unwrap();
+    for (arguments, code, kind) in [
+        ("--json", 2, "invalid"),
+        ("up --json --lissten x", 2, "invalid"),
+        ("search docs --json", 2, "invalid"),
+        ("search docs --id a --filter { --json", 2, "invalid"),
+        ("status --json --url nowhere", 2, "invalid"),
+        ("status --json --url http://127.0.0.1:1", 1, "unavailable"),
+        ("up --json --listen localhost:7797", 2, "invalid"),
+        ("check-config --json --config absent.toml", 2, "invalid"),
+        ("gc --json", 1, "not_found"),
+        ("inspect --json --file absent.seg", 1, "not_found"),
+        ("inspect --json --file damaged.seg", 1, "corrupt"),
+        ("load absent.jsonl --index docs --json", 1, "not_found"),
+    ] {
+        let (exit, out, _) = run(dir, arguments);
+        let document: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{arguments}: {e} {out}"));
+        assert_eq!((exit, &document["error"]["kind"]), (code, &Value::from(kind)), "{arguments}: {out}");
+    }
+    assert_eq!(json(dir, "check-config --defaults --json")["limits"]["max_k"], 10_000);
+    let demo = json(dir, "demo --once --json --data-dir demo --listen 127.0.0.1:0");
+    assert_eq!((&demo["records"], &demo["hung"]), (&Value::from(5000), &serde_json::json!([])), "{demo}");
+}
+
+#[test]
+fn with_json_a_process_that_runs_on_prints_a_line_of_json_for_each_event() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("c.toml"), CONFIG).unwrap();
+    for role in ["up", "index", "serve"] {
+        let mut command = sluice(dir.path(), &format!("{role} --json --config c.toml"));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let listening: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+        assert!(listening["listening"].is_string(), "{role}: {listening}");
+        assert_eq!(Role { child, address: String::new() }.terminate(), 0, "{role}");
+        let rest: Vec<Value> = lines.map(|line| serde_json::from_str(&line).unwrap()).collect();
+        assert_eq!(rest, [serde_json::json!({"hung": []})], "{role}");
+    }
+}
+
+#[test]
+fn an_address_by_name_is_refused_with_an_example() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("named.toml"), "[http]\nlisten = 'localhost:7797'").unwrap();
+    for arguments in ["up --listen localhost:7797", "up --config named.toml"] {
+        let (code, _, err) = run(dir.path(), arguments);
+        assert_eq!(code, 2, "{arguments}");
+        assert!(err.contains("localhost:7797") && err.contains("e.g. 127.0.0.1:7700"), "{arguments}: {err}");
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod fan_out;
 mod http;
 mod lag;
 mod loader;
+mod object;
 mod pins;
 mod placement;
 mod search;

@@ -11,6 +11,8 @@ use serde_json::value::RawValue;
 use sluice_core::{IndexSpec, Metadata};
 use utoipa::ToSchema;
 
+use crate::object;
+
 /// Hits returned when a request does not say.
 pub const DEFAULT_K: usize = 10;
 
@@ -81,7 +83,7 @@ pub struct SearchRequest {
     /// An answer without some partition becomes an error.
     #[serde(default)]
     pub require_complete: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object::optional")]
     pub consistency: Option<Consistency>,
 }
 
@@ -171,6 +173,7 @@ pub struct SearchResponse {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchRequest {
+    #[serde(deserialize_with = "object::each")]
     pub searches: Vec<SearchRequest>,
 }
 
@@ -187,7 +190,7 @@ pub struct CountRequest {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict_json")]
     #[schema(value_type = Option<Object>)]
     pub filter: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object::optional")]
     pub consistency: Option<Consistency>,
 }
 

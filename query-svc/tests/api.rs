@@ -94,6 +94,28 @@ async fn a_bad_search_is_refused_with_its_own_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_array_in_the_place_of_an_object_is_refused_on_every_route() {
+    let (_world, service) = served(Limits::default()).await;
+    let search = json!([[0, 0], null, 3]);
+    let cases = [
+        (SEARCH, search.clone()),
+        (SEARCH, json!({"vector": [0, 0], "consistency": [{"0": 0}, 1]})),
+        ("/v1/indexes/a/search/batch", json!([[{"vector": [0, 0]}]])),
+        ("/v1/indexes/a/search/batch", json!({"searches": [{"vector": [0, 0]}, search]})),
+        ("/v1/indexes/a/count", json!([])),
+        ("/v1/indexes/a/count", json!({"consistency": [{"0": 0}]})),
+    ];
+    for (path, body) in cases {
+        let problem = service.post(path, body.clone()).await.problem(400, "malformed_body");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("sequence, expected a JSON object"), "{path} {body}: {detail}");
+    }
+    let spec = service.call(Method::PUT, "/v1/indexes/b", Some(json!(["b", null, 4, "auto", 2]))).await;
+    spec.problem(400, "malformed_body");
+    service.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_served_is_a_problem_too() {
     let (_world, service) = served(Limits::default()).await;
     for path in ["/", "/v1", "/v1/indexes/", "/v2/indexes", "/v1/indexes/a/searches", "/metrics/x"] {

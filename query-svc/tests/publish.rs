@@ -101,6 +101,7 @@ async fn each_record_gets_its_place_or_its_reason() {
     service.post(path, many(0)).await.problem(400, "invalid_request");
     service.post(path, json!({"records": [], "more": 1})).await.problem(400, "malformed_body");
     service.post(path, json!({"rows": []})).await.problem(400, "malformed_body");
+    service.post(path, json!([[record(0)]])).await.problem(400, "malformed_body");
 
     let deleted = service.call(Method::DELETE, &format!("{path}/nginx"), None).await.ok();
     assert_eq!((&deleted["id"], &deleted["partition"]), (&json!("nginx"), &results[0]["partition"]));

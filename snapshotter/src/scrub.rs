@@ -115,16 +115,19 @@ impl fmt::Display for ScrubReport {
 /// Walks the store.
 ///
 /// # Errors
-/// When the store does not answer; damage is a finding, not an error.
+/// When the store does not answer, or has nothing of the one index asked for; damage is a finding, not an error.
 pub async fn run(
     store: &Store,
     options: &ScrubOptions,
     progress: impl FnMut(ScrubProgress) + Send,
-) -> Result<ScrubReport, StoreError> {
-    let names = match &options.index {
-        Some(index) => vec![index.to_string()],
-        None => store.folders(&Folder::Root).await?,
-    };
+) -> Result<ScrubReport, RegistryError> {
+    let mut names = store.folders(&Folder::Root).await?;
+    if let Some(index) = &options.index {
+        names.retain(|name| name == index.as_str());
+        if names.is_empty() {
+            return Err(RegistryError::Unknown(index.clone()));
+        }
+    }
     let mut walk = Walk {
         store,
         shallow: options.shallow,

@@ -8,20 +8,27 @@ use sluice_snapshotter::Store;
 
 use super::CliError;
 use super::options::Common;
-use super::output::{self, Output};
-use crate::config::{Config, DEFAULTS, LogKind};
+use super::output::Output;
+use crate::config::{self, Config, DEFAULTS, Environment, Flags, LogKind};
 use crate::topology::RunError;
 
+const EXAMPLES: &str = "\
+Examples:
+  sluice check-config --config prod.toml
+  sluice check-config --defaults > sluice.toml";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CheckConfigArgs {
-    /// Print the documented defaults instead: every key, its default, and why
+    /// Print the documented defaults instead: every key, its default, and why (as JSON: keys and defaults)
     #[arg(long)]
     defaults: bool,
 }
 
 pub(super) async fn run(common: &Common, args: CheckConfigArgs, out: Output) -> Result<ExitCode, CliError> {
     if args.defaults {
-        output::line(DEFAULTS);
+        let defaults = config::load_texts(Vec::new(), Environment::from_pairs([]), Flags::default())?;
+        out.print(&defaults, |_| DEFAULTS.into())?;
         return Ok(ExitCode::SUCCESS);
     }
     let config = common.load()?;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Client, ClientBuilder, Method, Response};
+use reqwest::{Client, ClientBuilder, Method, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sluice_core::ErrorKind;
 use sluice_query_svc::types::Problem;
 
 use super::CliError;
@@ -43,7 +44,7 @@ impl ServiceClient {
     pub(super) fn at(base: String, timeout: Duration) -> Result<Self, CliError> {
         let builder = without_needless_roots(Client::builder(), &base);
         let builder = builder.connect_timeout(CONNECT).timeout(timeout).no_proxy();
-        let http = builder.build().map_err(|e| CliError::Failed(format!("no http client: {e}")))?;
+        let http = builder.build().map_err(|e| CliError::internal(format!("no http client: {e}")))?;
         Ok(Self { base: base.trim_end_matches('/').to_owned(), http })
     }
 
@@ -73,18 +74,25 @@ impl ServiceClient {
         if !response.status().is_success() {
             return Err(problem(response).await);
         }
-        response
-            .json()
-            .await
-            .map_err(|e| CliError::Failed(format!("the answer is not understood: {}", e.without_url())))
+        response.json().await.map_err(|e| {
+            let kind = if e.is_decode() { ErrorKind::Invalid } else { ErrorKind::Unavailable };
+            CliError::failed(kind, format!("the answer is not understood: {}", e.without_url()))
+        })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> CliError {
         let base = without_user_info(&self.base);
-        if error.is_timeout() && !error.is_connect() {
-            return CliError::Failed(format!("{base} did not answer in time; give a longer --timeout"));
+        if error.is_builder() {
+            return CliError::Usage(format!(
+                "--url {base} is no address of a service, e.g. http://127.0.0.1:7700"
+            ));
         }
-        CliError::Failed(format!("nothing answers at {base}; start `sluice up`, or give --url"))
+        let text = if error.is_timeout() && !error.is_connect() {
+            format!("{base} did not answer in time; give a longer --timeout")
+        } else {
+            format!("nothing answers at {base}; start `sluice up`, or give --url")
+        };
+        CliError::failed(ErrorKind::Unavailable, text)
     }
 }
 
@@ -97,15 +105,30 @@ async fn problem(response: Response) -> CliError {
     let status = response.status();
     let text = response.text().await.unwrap_or_default();
     match serde_json::from_str::<Problem>(&text) {
-        Ok(problem) => CliError::Service { code: problem.code, message: problem.detail },
+        Ok(problem) => {
+            let Problem { code, detail: message, .. } = problem;
+            CliError::Service { kind: kind_of(status, &code), code, message }
+        }
         Err(_) => {
             let code = serde_json::from_str::<serde_json::Value>(&text).ok();
             let code = code.and_then(|v| v.get("code").and_then(|c| c.as_str()).map(str::to_owned));
-            CliError::Service {
-                code: code.unwrap_or_default(),
-                message: format!("the service answered {status}"),
-            }
+            let code = code.unwrap_or_default();
+            let message = format!("the service answered {status}");
+            CliError::Service { kind: kind_of(status, &code), code, message }
         }
+    }
+}
+
+/// What an answer that is an error makes its reader do.
+fn kind_of(status: StatusCode, code: &str) -> ErrorKind {
+    match (status.as_u16(), code) {
+        (_, "closing") => ErrorKind::Closed,
+        (_, "store_corrupt") => ErrorKind::Corrupt,
+        (404, _) => ErrorKind::NotFound,
+        (409, _) => ErrorKind::Conflict,
+        (408 | 429 | 502..=504, _) => ErrorKind::Unavailable,
+        (400..=499, _) => ErrorKind::Invalid,
+        _ => ErrorKind::Internal,
     }
 }
 
@@ -119,6 +142,25 @@ pub(super) fn segment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_problem_has_the_kind_that_its_status_and_code_say() {
+        for (status, code, kind) in [
+            (404, "index_not_found", ErrorKind::NotFound),
+            (409, "index_differs", ErrorKind::Conflict),
+            (400, "invalid_filter", ErrorKind::Invalid),
+            (403, "", ErrorKind::Invalid),
+            (422, "log_refused", ErrorKind::Invalid),
+            (500, "internal", ErrorKind::Internal),
+            (500, "store_corrupt", ErrorKind::Corrupt),
+            (502, "", ErrorKind::Unavailable),
+            (503, "overloaded", ErrorKind::Unavailable),
+            (503, "closing", ErrorKind::Closed),
+            (504, "deadline_exceeded", ErrorKind::Unavailable),
+        ] {
+            assert_eq!(kind_of(StatusCode::from_u16(status).unwrap(), code), kind, "{status} {code}");
+        }
+    }
 
     #[test]
     fn a_segment_of_a_path_is_percent_encoded() {

@@ -1,12 +1,11 @@
 //! `completions`: a script for a shell.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Cli, CliError};
+use super::{Cli, CliError, output};
 
 #[derive(Debug, Args)]
 #[command(
@@ -20,6 +19,6 @@ pub struct CompletionsArgs {
 pub(super) fn run(args: CompletionsArgs) -> Result<ExitCode, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "sluice", &mut script);
-    std::io::stdout().lock().write_all(&script).map_err(CliError::failed)?;
+    output::line(&String::from_utf8(script).map_err(CliError::internal)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 use sluice_connectors::Outgoing;
 use sluice_core::{IndexName, IndexSpec, TopicPartition};
@@ -31,12 +32,16 @@ metric = "cosine"
 fields = { section = "keyword" }
 seal = { max_age = "1s" }
 "#;
+const EXAMPLES: &str = "\
+State is kept in ./sluice-data/demo unless --data-dir says otherwise; remove it to begin anew.
+
+Examples:
+  sluice demo
+  sluice demo --once --json    loads, stops, and says in one document what is searchable";
 const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "State is kept in ./sluice-data/demo unless --data-dir says otherwise; remove it to begin anew."
-)]
+#[command(after_help = EXAMPLES)]
 pub struct DemoArgs {
     /// Stop once everything is searchable
     #[arg(long)]
@@ -80,22 +85,62 @@ pub(super) async fn run(common: &Common, args: DemoArgs, out: Output) -> Result<
     };
     let url = format!("http://{}", service.address());
     let mut running = tokio::spawn(service.run(stop.clone()));
+    // as JSON, a demo that ends by itself says everything in one document
+    let whole = args.once && out.json;
     let shown = tokio::select! {
-        ended = &mut running => return finish(ended, out),
+        ended = &mut running => return serve::finish(&report(ended)?, out),
         shown = show(&config, &spec, &url, &stop, out) => shown,
     };
+    match &shown {
+        Ok(Some(shown)) if !whole => shown.print(out)?,
+        _ => {}
+    }
     if args.once || shown.is_err() {
         stop.cancel();
     }
-    let ended = finish(running.await, out);
-    shown.and(ended)
+    let ended = report(running.await);
+    let (shown, ended) = (shown?, ended?);
+    if !whole {
+        return serve::finish(&ended, out);
+    }
+    let document = Document { shown, hung: &ended.hung };
+    match serve::unclean(&ended) {
+        None => out.print(&document, |_| String::new()).map(|()| ExitCode::SUCCESS),
+        Some(error) => output::fail_with(out, &document, |_| String::new(), &error),
+    }
 }
 
-fn finish(
-    ended: Result<Result<RunReport, RunError>, tokio::task::JoinError>,
-    out: Output,
-) -> Result<ExitCode, CliError> {
-    serve::finish(&ended.map_err(CliError::failed)??, out)
+fn report(ended: Result<Result<RunReport, RunError>, tokio::task::JoinError>) -> Result<RunReport, CliError> {
+    Ok(ended.map_err(CliError::internal)??)
+}
+
+/// What is searchable, and where.
+#[derive(Debug, Serialize)]
+struct Shown {
+    url: String,
+    index: &'static str,
+    records: usize,
+    #[serde(skip)]
+    query: PathBuf,
+}
+
+impl Shown {
+    fn print(&self, out: Output) -> Result<(), CliError> {
+        let text = match out.json {
+            true => serde_json::to_string(self).map_err(CliError::internal)?,
+            false => invitation(&self.url, &self.query, self.records),
+        };
+        output::line(&text);
+        Ok(())
+    }
+}
+
+/// The same, and how the demo ended.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    shown: Option<Shown>,
+    hung: &'a [String],
 }
 
 /// The defaults, the flags, a directory of its own and the index of the sample.
@@ -105,34 +150,29 @@ fn demo_config(common: &Common) -> Result<(Config, IndexSpec), CliError> {
         flags.path("data_dir", Some(&PathBuf::from("./sluice-data/demo")));
     }
     let mut config = config::load(&common.config, Environment::of_process(), flags)?;
-    let spec: IndexSpec = toml::from_str(SPEC).map_err(CliError::failed)?;
+    let spec: IndexSpec = toml::from_str(SPEC).map_err(CliError::internal)?;
     if config.indexes.iter().all(|i| i.name != spec.name) {
         config.indexes.push(spec.clone());
     }
     Ok((config, spec))
 }
 
-/// Loads what is missing, waits until it is searchable, and says what to try.
+/// Loads what is missing and waits until it is searchable; nothing when told to stop meanwhile.
 async fn show(
     config: &Config,
     spec: &IndexSpec,
     url: &str,
     stop: &CancellationToken,
     out: Output,
-) -> Result<ExitCode, CliError> {
-    let sample = Sample::open().map_err(CliError::failed)?;
+) -> Result<Option<Shown>, CliError> {
+    let sample = Sample::open()?;
     let edges = Edges::open(config).await?;
     fill(config, spec, &edges, &sample, stop, out).await?;
     if stop.is_cancelled() || !wait(url, stop, out).await? {
-        return Ok(ExitCode::SUCCESS);
+        return Ok(None);
     }
     let query = write_query(&config.data_dir, &sample)?;
-    if out.json {
-        output::line(&json!({"url": url, "index": INDEX, "records": sample.len()}).to_string());
-    } else {
-        output::line(&invitation(url, &query, sample.len()));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(Some(Shown { url: url.into(), index: INDEX, records: sample.len(), query }))
 }
 
 /// Writes the sample to the log, unless the log has as much already.
@@ -208,9 +248,9 @@ fn totals(status: &IndexStatus) -> (u64, u64) {
 fn write_query(data_dir: &Path, sample: &Sample) -> Result<PathBuf, CliError> {
     let path = data_dir.join("query.json");
     let apache = sample.rows().find(|(package, _)| package.id == "apache2");
-    let (_, vector) = apache.ok_or_else(|| CliError::Failed("the sample has no apache2".into()))?;
+    let (_, vector) = apache.ok_or_else(|| CliError::internal("the sample has no apache2"))?;
     let text = json!({"vector": vector, "k": 5}).to_string();
-    std::fs::write(&path, text).map_err(|e| CliError::Failed(format!("{}: {e}", path.display())))?;
+    std::fs::write(&path, text).map_err(|e| CliError::file(path.display(), &e))?;
     Ok(path)
 }
 

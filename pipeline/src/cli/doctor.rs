@@ -21,6 +21,14 @@ use crate::config::{Config, LogKind};
 use crate::index::advice;
 use crate::topology::open_store;
 
+pub(super) const EXAMPLES: &str = "\
+Exit code 1 when a check failed; a warning is no failure.
+
+Examples:
+  sluice doctor
+  sluice doctor --config prod.toml
+  sluice doctor --config prod.toml --json";
+
 /// Each check may take so long.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Less free disk than this is told.

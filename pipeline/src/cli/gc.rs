@@ -45,7 +45,7 @@ pub(super) async fn run(common: &Common, args: GcArgs, out: Output) -> Result<Ex
         dry_run: args.dry_run,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let report = gc::run_all(&store, args.index.as_ref(), &options, clock).await.map_err(CliError::failed)?;
+    let report = gc::run_all(&store, args.index.as_ref(), &options, clock).await?;
     let failed = !report.failures.is_empty();
     out.print(&report, ToString::to_string)?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
-use sluice_core::{Clock, Generation, IndexName, ManifestSeq, PartitionId, PartitionRef, SystemClock};
+use sluice_core::{
+    Clock, ErrorKind, Generation, IndexName, ManifestSeq, PartitionId, PartitionRef, SystemClock,
+};
 use sluice_segment::{Segment, SegmentInfo};
 use sluice_snapshotter::{Chain, Manifest, Registry, SegmentCache, Store, StoredSpec};
 
@@ -117,12 +119,12 @@ pub(super) async fn run(common: &Common, args: InspectArgs, out: Output) -> Resu
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let registry = Registry::new(store.clone(), clock);
     let Some(name) = &args.index else {
-        let all = registry.list_all().await.map_err(CliError::failed)?;
+        let all = registry.list_all().await?;
         out.print(&all, |all| render_list(all))?;
         return Ok(ExitCode::SUCCESS);
     };
-    let stored = registry.newest(name).await.map_err(CliError::failed)?;
-    let stored = stored.ok_or_else(|| CliError::Usage(format!("there is no index {name} in the store")))?;
+    let stored = registry.newest(name).await?;
+    let stored = stored.ok_or_else(|| CliError::no_index(name))?;
     let generation = args.generation.map_or(stored.generation, Generation);
     match args.partition {
         None => {
@@ -135,10 +137,9 @@ pub(super) async fn run(common: &Common, args: InspectArgs, out: Output) -> Resu
             let manifest = one_manifest(&store, &partition, args.manifest).await?;
             let mut view = ManifestView::of(&manifest);
             if args.segments {
-                let cache = SegmentCache::open(&config.cache_dir(), config.cache.max_bytes.as_u64(), store)
-                    .map_err(CliError::failed)?;
+                let cache = SegmentCache::open(&config.cache_dir(), config.cache.max_bytes.as_u64(), store)?;
                 for (entry, view) in manifest.segments.iter().zip(&mut view.segments) {
-                    let segment = cache.get(&partition, entry).await.map_err(CliError::failed)?;
+                    let segment = cache.get(&partition, entry).await?;
                     view.info = Some(segment.info());
                 }
             }
@@ -149,7 +150,8 @@ pub(super) async fn run(common: &Common, args: InspectArgs, out: Output) -> Resu
 }
 
 fn inspect_file(file: &Path, out: Output) -> Result<(), CliError> {
-    let segment = Segment::open(file).map_err(|e| CliError::Failed(format!("{}: {e}", file.display())))?;
+    let segment =
+        Segment::open(file).map_err(|e| CliError::failed(e.kind(), format!("{}: {e}", file.display())))?;
     out.print(&segment.info(), render_segment)
 }
 
@@ -162,7 +164,7 @@ async fn newest_of_all(
     for partition in 0..stored.spec.partitions {
         let index = stored.spec.name.clone();
         let partition = PartitionRef { index, generation, partition: PartitionId(partition) };
-        let newest = Chain::new(store.clone(), partition).newest().await.map_err(CliError::failed)?;
+        let newest = Chain::new(store.clone(), partition).newest().await?;
         views.push(newest.as_ref().map(ManifestView::of));
     }
     Ok(views)
@@ -178,9 +180,7 @@ async fn one_manifest(
         Some(number) => chain.read(ManifestSeq(number)).await,
         None => chain.newest().await,
     };
-    found
-        .map_err(CliError::failed)?
-        .ok_or_else(|| CliError::Usage(format!("{partition} has no such manifest")))
+    found?.ok_or_else(|| CliError::failed(ErrorKind::NotFound, format!("{partition} has no such manifest")))
 }
 
 fn render_list(all: &[StoredSpec]) -> String {

@@ -57,7 +57,7 @@ pub struct LoadArgs {
     /// JSONL: every key other than id and vector is metadata
     #[arg(long)]
     flat: bool,
-    /// End after more refused rows than this
+    /// Refused rows that are passed over; the next one ends the load, and no row after it is written
     #[arg(long, default_value_t = 1000, value_name = "N")]
     max_errors: u64,
     /// Begin anew, although an earlier load of this file came further
@@ -126,13 +126,12 @@ async fn find_spec(config: &Config, edges: &Edges, name: Option<&IndexName>) -> 
         (None, _) => return Err(CliError::Usage("which index? give --index NAME".into())),
     };
     // the store knows how many partitions there are; the configuration will do before the index exists
-    match edges.registry.get(&name).await.map_err(CliError::failed)? {
+    match edges.registry.get(&name).await? {
         Some(stored) => Ok(stored.spec),
-        None => config.indexes.iter().find(|spec| spec.name == name).cloned().ok_or_else(|| {
-            CliError::Usage(format!(
-                "there is no index {name}: create it by [[index]] in a configuration file or by PUT /v1/indexes/{name}"
-            ))
-        }),
+        None => {
+            let configured = config.indexes.iter().find(|spec| spec.name == name);
+            configured.cloned().ok_or_else(|| CliError::no_index(name))
+        }
     }
 }
 

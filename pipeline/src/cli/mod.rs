@@ -57,10 +57,13 @@ pub enum Command {
     /// Run everything in one process with sample data, and say what to try
     Demo(demo::DemoArgs),
     /// Run everything in one process: ingest, search, HTTP
+    #[command(after_help = serve::UP_EXAMPLES)]
     Up,
     /// Run the ingest role: read the log, publish snapshots to the store
+    #[command(after_help = serve::INDEX_EXAMPLES)]
     Index,
     /// Run the query role: load snapshots from the store, answer over HTTP
+    #[command(after_help = serve::SERVE_EXAMPLES)]
     Serve,
     /// Write the rows of a file (JSONL, Parquet, .npy) to the log of an index
     Load(load::LoadArgs),
@@ -77,6 +80,7 @@ pub enum Command {
     /// Read everything in the store and report what is missing, damaged or nobody's
     Scrub(scrub::ScrubArgs),
     /// Check configuration, log, topics, store, clock and disk, and say what to do
+    #[command(after_help = doctor::EXAMPLES)]
     Doctor,
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
@@ -85,8 +89,10 @@ pub enum Command {
 /// Runs the command of the process's arguments.
 pub fn main() -> ExitCode {
     crate::heap::keep_small();
-    // prints help and usage errors itself, with code 2
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return unparsed(&error),
+    };
     let service = matches!(cli.command, Command::Up | Command::Index | Command::Serve);
     // the graph builder tells of each step of each build at info
     let level = if service { "info,hnsw_rs=warn" } else { "warn" };
@@ -94,7 +100,7 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return output::fail(cli.common.json, &CliError::Failed(format!("no runtime: {error}")));
+            return output::fail(cli.common.json, &CliError::internal(format!("no runtime: {error}")));
         }
     };
     let json = cli.common.json;
@@ -105,6 +111,17 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => output::fail(json, &error),
     }
+}
+
+/// Prints help, a version, or a usage error; the latter as JSON where that was asked for.
+fn unparsed(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().skip(1).take_while(|a| a != "--").any(|a| a == "--json");
+    if json && error.use_stderr() {
+        let text = error.to_string();
+        let text = text.trim_start_matches("error: ").trim_end();
+        return output::fail(json, &CliError::Usage(text.into()));
+    }
+    error.exit()
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {

@@ -35,10 +35,10 @@ pub struct Common {
     /// Directory for caches and the local log (data_dir)
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Address of the HTTP API (http.listen)
-    #[arg(long, global = true, value_name = "ADDRESS")]
+    /// Address of the HTTP API: IP address and port, e.g. 127.0.0.1:7700 (http.listen)
+    #[arg(long, global = true, value_name = "ADDRESS", value_parser = config::listen_address)]
     pub listen: Option<SocketAddr>,
-    /// Print results as JSON
+    /// Print results as JSON: one document, an error included; up, index, serve and demo: a line for each event
     #[arg(long, global = true)]
     pub json: bool,
     /// How log lines look, on standard error

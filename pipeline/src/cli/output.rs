@@ -29,7 +29,7 @@ impl Output {
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<String, CliError> {
-    serde_json::to_string_pretty(value).map_err(CliError::failed)
+    serde_json::to_string_pretty(value).map_err(CliError::internal)
 }
 
 /// Prints a line; a reader that has gone (a closed pipe) is no error.
@@ -47,7 +47,7 @@ pub(super) fn bar(out: Output, length: Option<u64>, template: &str) -> Result<Pr
         // a bar that cannot be drawn is no reason to stop
         write!(out, "{:.0}/s", state.per_sec()).unwrap_or_default();
     };
-    let style = ProgressStyle::with_template(template).map_err(CliError::failed)?.with_key("rate", rate);
+    let style = ProgressStyle::with_template(template).map_err(CliError::internal)?.with_key("rate", rate);
     let bar = ProgressBar::with_draw_target(length, target);
     bar.set_style(style);
     Ok(bar)
@@ -68,7 +68,7 @@ pub(super) fn fail_with<T: Serialize>(
     text: impl FnOnce(&T) -> String,
     error: &CliError,
 ) -> Result<ExitCode, CliError> {
-    let mut value = serde_json::to_value(report).map_err(CliError::failed)?;
+    let mut value = serde_json::to_value(report).map_err(CliError::internal)?;
     if let Some(fields) = value.as_object_mut() {
         fields.insert("error".into(), as_json(error));
     }

@@ -38,7 +38,7 @@ pub(super) async fn run(common: &Common, args: ScrubArgs, out: Output) -> Result
         shown.set_position(p.bytes_done);
         shown.set_message(format!("{}/{} objects", p.objects_done, p.objects_total));
     };
-    let report = scrub::run(&store, &options, progress).await.map_err(CliError::failed)?;
+    let report = scrub::run(&store, &options, progress).await?;
     bar.finish_and_clear();
     let sound = report.is_sound();
     out.print(&report, ToString::to_string)?;

@@ -66,8 +66,10 @@ pub struct SearchArgs {
 
 pub(super) async fn run(common: &Common, args: SearchArgs, out: Output) -> Result<ExitCode, CliError> {
     let client = ServiceClient::new(common, &args.service)?;
-    let path = format!("/v1/indexes/{}/search", segment(&args.index));
-    let answer: SearchResponse = client.post(&path, &request(args)?).await?;
+    let index = args.index.clone();
+    let path = format!("/v1/indexes/{}/search", segment(&index));
+    let answer: SearchResponse =
+        client.post(&path, &request(args)?).await.map_err(|e| e.about_index(&index))?;
     out.print(&answer, render)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,11 +3,29 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use sluice_core::ErrorKind;
 
 use super::options::Common;
 use super::output::{self, Output};
 use super::{CliError, signals};
 use crate::topology::{Role, RunError, RunReport, Service};
+
+pub(super) const UP_EXAMPLES: &str = "\
+Examples:
+  sluice up                                  everything in ./sluice-data, HTTP at 127.0.0.1:7700
+  sluice up --data-dir ./data --listen 127.0.0.1:7800
+  sluice up --config sluice.toml --json      a line once it listens, and one when it has stopped";
+
+pub(super) const INDEX_EXAMPLES: &str = "\
+Examples:
+  sluice index --config prod.toml --data-dir ./index-1 --listen 127.0.0.1:7701
+  sluice status --url http://127.0.0.1:7701  its partitions, and what to do about problems";
+
+pub(super) const SERVE_EXAMPLES: &str = "\
+Examples:
+  sluice serve --config prod.toml --data-dir ./query-1
+  sluice serve --config prod.toml --data-dir ./query-2 --listen 127.0.0.1:7702
+  sluice search packages --id nginx --url http://127.0.0.1:7702";
 
 /// Runs a role until SIGTERM or Ctrl-C.
 pub(super) async fn run(common: &Common, role: Role, out: Output) -> Result<ExitCode, CliError> {
@@ -28,11 +46,19 @@ pub(super) fn finish(report: &RunReport, out: Output) -> Result<ExitCode, CliErr
     if out.json {
         output::line(&json!({"hung": report.hung}).to_string());
     }
-    if report.hung.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+    match unclean(report) {
+        None => Ok(ExitCode::SUCCESS),
+        Some(error) => Err(error),
     }
-    Err(CliError::Failed(format!(
-        "not stopped at the deadline: {}; nothing is lost, it will be done again from the log",
-        report.hung.join(", ")
-    )))
+}
+
+/// Names those that hung.
+pub(super) fn unclean(report: &RunReport) -> Option<CliError> {
+    if report.hung.is_empty() {
+        return None;
+    }
+    let names = report.hung.join(", ");
+    let text =
+        format!("not stopped at the deadline: {names}; nothing is lost, it will be done again from the log");
+    Some(CliError::failed(ErrorKind::Unavailable, text))
 }

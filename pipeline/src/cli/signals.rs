@@ -14,7 +14,7 @@ const TOLD_TWICE: i32 = 130;
 /// # Errors
 /// When the handlers cannot be installed.
 pub(super) fn stop_token() -> Result<CancellationToken, CliError> {
-    let install = |kind| signal(kind).map_err(|e| CliError::Failed(format!("signal handlers: {e}")));
+    let install = |kind| signal(kind).map_err(|e| CliError::internal(format!("signal handlers: {e}")));
     let (interrupt, terminate) = (install(SignalKind::interrupt())?, install(SignalKind::terminate())?);
     let stop = CancellationToken::new();
     tokio::spawn(listen(interrupt, terminate, stop.clone()));

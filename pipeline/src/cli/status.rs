@@ -29,7 +29,8 @@ pub struct StatusArgs {
 pub(super) async fn run(common: &Common, args: StatusArgs, out: Output) -> Result<ExitCode, CliError> {
     let client = ServiceClient::new(common, &args.service)?;
     if let Some(index) = &args.index {
-        let status: IndexStatus = client.get(&format!("/v1/indexes/{}", segment(index))).await?;
+        let path = format!("/v1/indexes/{}", segment(index));
+        let status: IndexStatus = client.get(&path).await.map_err(|e| e.about_index(index))?;
         out.print(&status, |s| render(std::slice::from_ref(s)))?;
         return Ok(ExitCode::SUCCESS);
     }

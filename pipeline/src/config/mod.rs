@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use figment::Figment;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use sluice_connectors::LogConfig;
 use sluice_core::{ErrorKind, IndexSpec};
 use sluice_snapshotter::StoreConfig;
@@ -78,8 +79,26 @@ impl fmt::Debug for StoreSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSection {
+    #[serde(deserialize_with = "deserialize_listen")]
     pub listen: SocketAddr,
     pub allow_unauthenticated: bool,
+}
+
+/// Reads an address to listen at. Names are not taken: one may stand for several addresses, on which it depends who
+/// can reach the API.
+///
+/// # Errors
+/// A text that says what is taken.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "{text:?} is not an IP address and a port, e.g. 127.0.0.1:7700 or [::1]:7700; names are not taken"
+        )
+    })
+}
+
+fn deserialize_listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    listen_address(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
 /// Bounds; `configs/sluice.toml` says what each one bounds, `check.rs` its range.

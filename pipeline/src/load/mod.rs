@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use sluice_connectors::LogError;
 use sluice_core::ErrorKind;
 
+use crate::io_kind::io_kind;
+
 pub use rows::{Position, Row, RowEncoder, Rows, Total};
 pub use run::{LoadReport, LoadRequest, Progress, RowError, run};
 pub use state::StateFile;
@@ -60,8 +62,8 @@ pub enum LoadError {
     /// The file as a whole cannot be read in this way.
     #[error("{path}: {message}")]
     File { path: String, message: String },
-    #[error("{0} rows were refused, which is more than --max-errors allows")]
-    TooManyErrors(u64),
+    #[error("stopped at line {line}: it is refused row number {refused}, --max-errors allows {allowed}")]
+    TooManyErrors { line: u64, refused: u64, allowed: u64 },
     #[error("the log: {0}")]
     Log(#[from] LogError),
     #[error("the reading thread ended: {0}")]
@@ -71,7 +73,8 @@ pub enum LoadError {
 impl LoadError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { .. } | Self::File { .. } | Self::TooManyErrors(_) => ErrorKind::Invalid,
+            Self::Io { source, .. } => io_kind(source),
+            Self::File { .. } | Self::TooManyErrors { .. } => ErrorKind::Invalid,
             Self::Log(e) => e.kind(),
             Self::Reader(_) => ErrorKind::Internal,
         }

@@ -81,7 +81,8 @@ impl RowEncoder {
 
     /// Encodes a line of JSON in the form of a message, or a deletion.
     pub fn json(&self, line: &[u8]) -> Result<Outgoing, String> {
-        if line.len() < 4096 && line.windows(9).any(|w| w == b"\"deleted\"") {
+        let object = line.trim_ascii_start().starts_with(b"{");
+        if object && line.len() < 4096 && line.windows(9).any(|w| w == b"\"deleted\"") {
             let deletion: Deletion = serde_json::from_slice(line).map_err(|e| plain(&e))?;
             if !deletion.deleted {
                 return Err("\"deleted\" may only be true".into());
@@ -200,6 +201,7 @@ pub(super) mod tests {
             (r#"{"id":"a","deleted":false}"#, "only be true"),
             (r#"{"id":"a","deleted":true,"vector":[1,2]}"#, "vector"),
             (r#"{"id":"a","vector":[1,2],"metadata":{"section":7}}"#, "section"),
+            (r#"["deleted",true]"#, "not a JSON object"),
             ("nonsense", ""),
         ] {
             let error = encoder.json(line.as_bytes()).unwrap_err();

@@ -64,7 +64,7 @@ pub struct LoadRequest {
     pub state: Option<StateFile>,
     /// Where `rows` begins.
     pub from: Position,
-    /// One refused row more than this ends the load.
+    /// One refused row more than this ends the load; rows after it are not written.
     pub max_errors: u64,
     /// Refused rows that the report lists.
     pub list_errors: usize,
@@ -147,6 +147,18 @@ fn read_chunks(mut rows: Box<dyn Rows>, sender: &mpsc::Sender<Chunk>) -> Result<
     }
 }
 
+/// How far the writing of a chunk came.
+enum Written {
+    All,
+    /// Told to stop before the log had all of it.
+    Stopped,
+    /// Everything up to `position`; the row after it, `line`, is refused and was one too many.
+    Before {
+        position: Position,
+        line: u64,
+    },
+}
+
 struct Load<P> {
     producer: Arc<dyn Producer>,
     topic: TopicName,
@@ -179,41 +191,52 @@ impl<P: FnMut(Progress) + Send> Load<P> {
                 self.report.interrupted = true;
                 return Ok(());
             };
-            if !self.write(chunk.rows, stop).await? {
-                self.report.interrupted = true;
-                return Ok(());
+            match self.write(chunk.rows, stop).await? {
+                Written::All => self.position = chunk.end,
+                Written::Stopped => {
+                    self.report.interrupted = true;
+                    return Ok(());
+                }
+                Written::Before { position, line } => {
+                    self.position = position;
+                    return Err(self.too_many(line));
+                }
             }
-            self.position = chunk.end;
             let (position, total) = (self.position, self.total);
             let (loaded, refused) = (self.report.loaded, self.report.refused);
             (self.progress)(Progress { position, total, loaded, refused });
             if self.saved.elapsed() >= SAVE_EVERY {
                 self.save(false)?;
             }
-            if self.report.refused > self.max_errors {
-                return Err(LoadError::TooManyErrors(self.report.refused));
-            }
         }
     }
 
-    /// Writes a chunk; `false` when it was told to stop before the log had all of it.
-    async fn write(&mut self, rows: Vec<Row>, stop: &CancellationToken) -> Result<bool, LoadError> {
+    /// Writes the rows of a chunk, as far as the row that is one refusal too many.
+    async fn write(&mut self, rows: Vec<Row>, stop: &CancellationToken) -> Result<Written, LoadError> {
         let mut numbers = Vec::with_capacity(rows.len());
         let mut messages = Vec::with_capacity(rows.len());
+        let mut written = Written::All;
+        let mut position = self.position;
         for row in rows {
+            let line = row.end.rows;
             match row.message {
                 Ok(message) => {
-                    numbers.push(row.end.rows);
+                    numbers.push(line);
                     messages.push(message);
                 }
-                Err(text) => self.refuse(row.end.rows, text),
+                Err(text) => self.refuse(line, text),
             }
+            if self.report.refused > self.max_errors {
+                written = Written::Before { position, line };
+                break;
+            }
+            position = row.end;
         }
         let since = Instant::now();
         let mut pause = FIRST_PAUSE;
         while !messages.is_empty() {
             let results = self.producer.produce(&self.topic, messages.clone()).await;
-            let Some((done, error)) = self.settle(&numbers, &results)? else { return Ok(true) };
+            let Some((done, error)) = self.settle(&numbers, &results)? else { break };
             numbers.drain(..done);
             messages.drain(..done);
             if since.elapsed() > GIVE_UP {
@@ -222,11 +245,11 @@ impl<P: FnMut(Progress) + Send> Load<P> {
             tracing::warn!(topic = %self.topic, %error, "rows not written, will retry");
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(false),
+                () = stop.cancelled() => return Ok(Written::Stopped),
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
             }
         }
-        Ok(true)
+        Ok(written)
     }
 
     /// Counts results in order, up to the first that has to be tried again. Everything after that one is written
@@ -239,7 +262,13 @@ impl<P: FnMut(Progress) + Send> Load<P> {
         for (i, (number, result)) in numbers.iter().zip(results).enumerate() {
             match result {
                 Ok(_) => self.report.loaded += 1,
-                Err(e @ LogError::TooLarge { .. }) => self.refuse(*number, e.to_string()),
+                Err(e @ LogError::TooLarge { .. }) => {
+                    self.refuse(*number, e.to_string());
+                    if self.report.refused > self.max_errors {
+                        // only the log knows how much it takes: what was sent along with the row is written
+                        return Err(self.too_many(*number));
+                    }
+                }
                 Err(e) if e.kind() == ErrorKind::Unavailable => return Ok(Some((i, e.clone()))),
                 Err(e) => return Err(e.clone().into()),
             }
@@ -252,6 +281,10 @@ impl<P: FnMut(Progress) + Send> Load<P> {
         if self.report.errors.len() < self.list_errors {
             self.report.errors.push(RowError { line, message });
         }
+    }
+
+    fn too_many(&self, line: u64) -> LoadError {
+        LoadError::TooManyErrors { line, refused: self.report.refused, allowed: self.max_errors }
     }
 
     fn save(&mut self, done: bool) -> Result<(), LoadError> {
@@ -269,7 +302,7 @@ mod tests {
 
     use async_trait::async_trait;
     use sluice_connectors::Outgoing;
-    use sluice_core::{Offset, PartitionId};
+    use sluice_core::{IndexName, Offset, PartitionId};
 
     use super::super::rows::tests::encoder;
     use super::*;
@@ -347,7 +380,29 @@ mod tests {
         let producer = Arc::new(Memory::default());
         let (_, result) =
             run(request(vec!["x".into(); 3], &producer, 2), CancellationToken::new(), |_| ()).await;
-        assert!(matches!(result, Err(LoadError::TooManyErrors(3))));
+        assert!(matches!(result, Err(LoadError::TooManyErrors { line: 3, refused: 3, allowed: 2 })));
+    }
+
+    #[tokio::test]
+    async fn no_row_after_one_refusal_too_many_is_written_and_the_next_load_meets_it_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("rows.jsonl");
+        std::fs::write(&file, "the file").unwrap();
+        let producer = Arc::new(Memory::default());
+        for _ in 0..2 {
+            let lines = vec![good("a"), "x".into(), good("b"), "y".into(), good("c")];
+            let state = StateFile::open(dir.path(), &file, &IndexName::new("docs").unwrap()).unwrap();
+            let request = LoadRequest { state: Some(state), ..request(lines, &producer, 1) };
+            let (report, result) = run(request, CancellationToken::new(), |_| ()).await;
+            let told = result.unwrap_err().to_string();
+            assert_eq!(told, "stopped at line 4: it is refused row number 2, --max-errors allows 1");
+            assert_eq!((report.loaded, report.refused), (2, 2));
+            assert_eq!(*producer.keys.lock().unwrap(), ["a", "b"]);
+            producer.keys.lock().unwrap().clear();
+        }
+        let state = StateFile::open(dir.path(), &file, &IndexName::new("docs").unwrap()).unwrap();
+        let resume = state.resume();
+        assert_eq!((resume.position.rows, resume.done), (3, false));
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use sluice_core::BytePermit;
 
 use super::App;
 use crate::error::ApiError;
+use crate::object::Object;
 
 /// Parameters of the path.
 pub(crate) struct PathParams<T>(pub(crate) T);
@@ -150,12 +151,13 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
     }
 }
 
-/// Parses a JSON body.
+/// Parses a JSON body, which is an object.
 ///
 /// # Errors
 /// `Body`, with the place of the mistake.
 pub(crate) fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes).map_err(|e| {
+    let read = serde_json::from_slice::<Object<T>>(bytes);
+    read.map(|Object(body)| body).map_err(|e| {
         let mut text = e.to_string();
         if text.len() > MAX_DETAIL {
             // it quotes the body

@@ -137,6 +137,10 @@ fn parse_spec(name: &IndexName, body: &[u8]) -> Result<IndexSpec, ApiError> {
     if given.as_str() != Some(name.as_str()) {
         return Err(refuse(format!("name: {given} is not the name in the path, {name}")));
     }
+    // sections are objects; a derived reader would take their values from an array too, by their places
+    if let Some((key, _)) = fields.iter().find(|(_, value)| value.is_array()) {
+        return Err(refuse(format!("{key}: an array stands there")));
+    }
     let spec: IndexSpec = serde_json::from_value(fields.into()).map_err(|e| refuse(e.to_string()))?;
     spec.validate()?;
     if spec.topic().as_str().ends_with(".dead-letter") {
@@ -188,6 +192,8 @@ mod tests {
             (r#"{"dimension":2,"metric":"cos"}"#, "cosine"),
             (r#"{"dimension":1}"#, "2 to 4096"),
             (r#"{"dimension":2,"topic":"b.dead-letter"}"#, "topic"),
+            (r#"{"dimension":2,"seal":[10,"1MiB","1s"]}"#, "seal"),
+            (r#"["a",null,4,"auto",2]"#, "object"),
             (r#"{}"#, "dimension"),
         ] {
             let error = parse(body).unwrap_err().to_string();

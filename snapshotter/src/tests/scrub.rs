@@ -1,6 +1,6 @@
 //! GC-3: one of each kind of damage is planted; exactly those are found.
 
-use sluice_core::{IndexSpec, ManifestSeq};
+use sluice_core::{ErrorKind, IndexSpec, ManifestSeq};
 
 use super::*;
 use crate::gc::GcOptions;
@@ -127,4 +127,16 @@ async fn gc_3_a_foreign_object_is_named_and_a_damaged_newest_manifest_too() {
     let found: Vec<_> = report.findings.iter().map(|f| (f.problem, f.key.as_str())).collect();
     let newest = newest.to_string();
     assert_eq!(found, [(Problem::Damaged, newest.as_str()), (Problem::Foreign, "a/notes.txt")]);
+}
+
+#[tokio::test]
+async fn one_index_alone_is_looked_at_and_one_of_which_nothing_is_there_is_unknown() {
+    let (store, clock) = (memory(), Arc::new(TestClock::default()));
+    sound(&store, &clock).await;
+    let look = async |name: &str| {
+        let options = ScrubOptions { index: Some(IndexName::new(name).unwrap()), shallow: true };
+        scrub::run(&store, &options, |_| ()).await
+    };
+    assert_eq!(look("a").await.unwrap().indexes, 1);
+    assert_eq!(look("absent").await.unwrap_err().kind(), ErrorKind::NotFound);
 }
