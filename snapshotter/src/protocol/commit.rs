@@ -1,4 +1,7 @@
 //! One create, driven to a verdict: put, read back when unclear, then the boundary.
+//!
+//! The boundary decides last, whatever was read back: once a chunk is retired its names are free again, and whoever
+//! stands there now, I or another, may be a request that came late.
 
 use sluice_core::ManifestSeq;
 
@@ -54,7 +57,7 @@ pub enum Verdict {
     Won,
     /// Another's object has the name.
     Lost,
-    /// The object is mine, but the name had been used and collected before: I am a zombie.
+    /// The name had been used and collected before I could tell whose it was: there are newer ones, and I am a zombie.
     Collected,
     Denied,
     /// Out of tries. The machine keeps its place; [`Commit::resume`] goes on.
@@ -73,7 +76,8 @@ pub struct Commit {
 enum State {
     Put,
     ReadBack,
-    Boundary,
+    /// Unless the chunk is retired, the verdict is this one.
+    Boundary(Verdict),
     Done(Verdict),
 }
 
@@ -95,9 +99,9 @@ impl Commit {
             _ if self.tries == 0 => CommitStep::Finished(Verdict::Unresolved),
             State::Put => CommitStep::Put,
             State::ReadBack => CommitStep::ReadBack,
-            State::Boundary => match self.boundary {
+            State::Boundary(verdict) => match self.boundary {
                 Some(chunk) => CommitStep::LookAtBoundary(chunk),
-                None => CommitStep::Finished(Verdict::Won),
+                None => CommitStep::Finished(verdict),
             },
         }
     }
@@ -113,7 +117,7 @@ impl Commit {
 
     pub fn put_reported(&mut self, report: PutReport) {
         self.state = match report {
-            PutReport::Created => State::Boundary,
+            PutReport::Created => State::Boundary(Verdict::Won),
             PutReport::Exists | PutReport::Unclear => State::ReadBack,
             PutReport::Denied => State::Done(Verdict::Denied),
         };
@@ -121,8 +125,8 @@ impl Commit {
 
     pub fn read_back(&mut self, report: ReadBack) {
         self.state = match report {
-            ReadBack::Mine => State::Boundary,
-            ReadBack::Other => State::Done(Verdict::Lost),
+            ReadBack::Mine => State::Boundary(Verdict::Won),
+            ReadBack::Other => State::Boundary(Verdict::Lost),
             ReadBack::Absent => State::Put,
             ReadBack::Unclear => State::ReadBack,
             ReadBack::Denied => State::Done(Verdict::Denied),
@@ -133,10 +137,11 @@ impl Commit {
     }
 
     pub fn boundary_reported(&mut self, report: BoundaryReport) {
-        match report {
-            BoundaryReport::Present => self.state = State::Done(Verdict::Collected),
-            BoundaryReport::Absent => self.state = State::Done(Verdict::Won),
-            BoundaryReport::Unclear => self.tries = self.tries.saturating_sub(1),
+        match (report, self.state) {
+            (BoundaryReport::Present, _) => self.state = State::Done(Verdict::Collected),
+            (BoundaryReport::Absent, State::Boundary(verdict)) => self.state = State::Done(verdict),
+            (BoundaryReport::Absent, _) => {}
+            (BoundaryReport::Unclear, _) => self.tries = self.tries.saturating_sub(1),
         }
     }
 }
@@ -198,12 +203,31 @@ mod tests {
                 }
             };
             let expected = match (taken, retired) {
-                (true, _) => Verdict::Lost,
-                (false, true) => Verdict::Collected,
+                (_, true) => Verdict::Collected,
+                (true, false) => Verdict::Lost,
                 (false, false) => Verdict::Won,
             };
             prop_assert_eq!(verdict, expected);
         }
+    }
+
+    /// Found by the explorer: my create took effect unclearly and was superseded and collected, and a late request of
+    /// another took the free name before I read it back.
+    #[test]
+    fn fence_4_another_in_a_retired_chunk_does_not_prove_that_the_name_was_not_mine() {
+        let mut commit = Commit::of_manifest(ManifestSeq(1), 3);
+        commit.put_reported(PutReport::Unclear);
+        commit.read_back(ReadBack::Other);
+        assert_eq!(commit.next(), CommitStep::LookAtBoundary(Chunk(0)));
+        let mut lost = commit.clone();
+        commit.boundary_reported(BoundaryReport::Present);
+        assert_eq!(commit.next(), CommitStep::Finished(Verdict::Collected));
+        lost.boundary_reported(BoundaryReport::Absent);
+        assert_eq!(lost.next(), CommitStep::Finished(Verdict::Lost));
+        let mut kept = Commit::of_kept(3);
+        kept.put_reported(PutReport::Exists);
+        kept.read_back(ReadBack::Other);
+        assert_eq!(kept.next(), CommitStep::Finished(Verdict::Lost));
     }
 
     #[test]

@@ -73,12 +73,12 @@ fn explore(budget: &Budget, bug: Bug) -> Result<Explored, String> {
 
 const SHORT: Budget = Budget { a: (0, 1), b: (1, 1), collections: 1, polls: 1, faults: 1, crashes: 0 };
 /// An owner that dies, with a request on its way, and comes back as a new process.
-const CRASH: Budget = Budget { a: (1, 1), b: (1, 1), collections: 1, polls: 0, faults: 0, crashes: 1 };
+const CRASH: Budget = Budget { a: (1, 1), b: (1, 1), collections: 1, polls: 0, faults: 1, crashes: 1 };
 /// A reader that follows while chunks are collected.
 const FOLLOW: Budget = Budget { a: (0, 2), b: (1, 1), collections: 2, polls: 3, faults: 0, crashes: 0 };
 const LONG: [Budget; 3] = [
     Budget { faults: 2, polls: 2, ..SHORT },
-    Budget { faults: 1, polls: 1, ..CRASH },
+    Budget { polls: 1, ..CRASH },
     Budget { faults: 1, ..FOLLOW },
 ];
 

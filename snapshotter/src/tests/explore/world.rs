@@ -331,6 +331,9 @@ impl World {
                     Verdict::Won if mine => Doing::Owning(next),
                     Verdict::Won => return Err(format!("FENCE-4: {} won, but is another's", next.seq)),
                     Verdict::Lost if mine => return Err(format!("FENCE-4: {} lost, but is mine", next.seq)),
+                    Verdict::Collected if self.newest()?.seq <= next.seq => {
+                        return Err(format!("FENCE-4: {} collected, but is the newest", next.seq));
+                    }
                     Verdict::Lost | Verdict::Collected | Verdict::Unresolved => Doing::Stopped,
                     Verdict::Denied => return Err("nothing was denied".into()),
                 };
