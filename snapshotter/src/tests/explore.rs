@@ -76,11 +76,8 @@ const SHORT: Budget = Budget { a: (0, 1), b: (1, 1), collections: 1, polls: 1, f
 const CRASH: Budget = Budget { a: (1, 1), b: (1, 1), collections: 1, polls: 0, faults: 1, crashes: 1 };
 /// A reader that follows while chunks are collected.
 const FOLLOW: Budget = Budget { a: (0, 2), b: (1, 1), collections: 2, polls: 3, faults: 0, crashes: 0 };
-const LONG: [Budget; 3] = [
-    Budget { faults: 2, polls: 2, ..SHORT },
-    Budget { polls: 1, ..CRASH },
-    Budget { faults: 1, ..FOLLOW },
-];
+const LONG: [Budget; 3] =
+    [Budget { faults: 2, polls: 2, ..SHORT }, Budget { polls: 1, ..CRASH }, Budget { faults: 1, ..FOLLOW }];
 
 #[test]
 fn fence_1_fence_4_gc_1_gc_2_qry_2_hold_in_every_interleaving() {
