@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 use memmap2::{Advice, Mmap};
 
 /// Size of a huge page; where it is another, the advice is refused or covers less.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 const HUGE_PAGE: usize = 2 << 20;
 
 /// One unit of aligned memory; sections begin on such boundaries.
@@ -94,15 +94,17 @@ impl Deref for Bytes {
 /// Memory for a vector of `capacity` values that is used all over without order, on huge pages where the system has
 /// them to give.
 pub(crate) fn on_huge_pages<T>(capacity: usize) -> Vec<T> {
-    let values = Vec::with_capacity(capacity);
-    #[cfg(target_os = "linux")]
+    let values: Vec<T> = Vec::with_capacity(capacity);
+    #[cfg(all(target_os = "linux", not(miri)))]
     {
-        let (from, bytes) = (values.as_ptr() as usize, values.capacity() * size_of::<T>());
+        let (start, bytes) = (values.as_ptr().cast_mut(), values.capacity() * size_of::<T>());
+        let from = start.addr();
         let (first, end) = (from.next_multiple_of(HUGE_PAGE), (from + bytes) / HUGE_PAGE * HUGE_PAGE);
         if first < end {
+            let pages = start.map_addr(|_| first).cast();
             // SAFETY: the pages lie in what was allocated, and the advice changes nothing that a program can see. A
             // refusal leaves things as they are.
-            unsafe { libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_HUGEPAGE) };
+            unsafe { libc::madvise(pages, end - first, libc::MADV_HUGEPAGE) };
         }
     }
     values
@@ -121,9 +123,10 @@ mod tests {
             assert_eq!(bytes.as_ptr() as usize % 64, 0);
         }
     }
+
     #[test]
     fn memory_on_huge_pages_is_memory_as_any_other() {
-        for n in [0usize, 1, 1000, 3 << 20] {
+        for n in [0usize, 1, 1000, if cfg!(miri) { 2000 } else { 3 << 20 }] {
             let mut values = on_huge_pages::<u64>(n);
             values.extend(0..n as u64);
             assert!(values.capacity() >= n && values.iter().copied().eq(0..n as u64));
