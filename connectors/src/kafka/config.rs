@@ -80,6 +80,9 @@ impl KafkaConfig {
         self.default(&mut config, "fetch.max.bytes", (self.memory / 4).clamp(half.max(1 << 20), 16 << 20));
         // the default of one second would leave a partition idle whenever its small queue was full
         self.default(&mut config, "fetch.queue.backoff.ms", 10);
+        // one request for all partitions of a broker is on its way at a time: one that was sent while a busy partition's
+        // queue was full waits so long for the idle ones, and the busy one with it
+        self.default(&mut config, "fetch.wait.max.ms", 50);
         config.set("auto.offset.reset", "error").set("statistics.interval.ms", "1000");
         config
     }
@@ -197,6 +200,15 @@ mod tests {
         for key in ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"] {
             assert_eq!(config.member().get(key), None, "{key}");
         }
+    }
+
+    #[test]
+    fn a_busy_partition_does_not_wait_long_for_idle_ones() {
+        let wait = |pairs: &[(&str, &str)]| {
+            config(pairs).unwrap().reader().get("fetch.wait.max.ms").unwrap().to_owned()
+        };
+        assert_eq!(wait(&[("bootstrap.servers", "b:1")]), "50");
+        assert_eq!(wait(&[("bootstrap.servers", "b:1"), ("fetch.wait.max.ms", "200")]), "200");
     }
 
     #[test]
