@@ -109,6 +109,7 @@ pub(super) fn inner_tile_avx2(tile: &Tile<'_>, out: &mut TileOut) {
             }
         }
     }
+    // nothing was added in the place of what an earlier tile left
     if tile.groups == 0 {
         out.distances = [[0.0; TILE]; TILE];
     }

@@ -99,7 +99,7 @@ fn offer_columns<const HALVES: usize>(
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn rows<const HALVES: usize>(out: &TileOut, first: u32, into: Receivers<'_>) {
+fn collect_rows<const HALVES: usize>(out: &TileOut, first: u32, into: Receivers<'_>) {
     let last = into.last_place();
     let rows = into.best.iter_mut().zip(into.bounds).zip(out.row_masks.iter().zip(&out.distances));
     for ((best, bound), (mask, distances)) in rows {
@@ -124,16 +124,17 @@ fn rows<const HALVES: usize>(out: &TileOut, first: u32, into: Receivers<'_>) {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn columns<const HALVES: usize>(out: &TileOut, first: u32, mut into: Receivers<'_>) {
+fn collect_columns<const HALVES: usize>(out: &TileOut, first: u32, mut into: Receivers<'_>) {
     let last = into.last_place();
     for ((mask, distances), other) in out.column_masks.iter().zip(&out.distances).zip(first..) {
         offer_columns::<HALVES>(*mask, distances, other, last, &mut into);
     }
 }
 
+/// Offers columns with nothing yet only what is below their bounds as they stand: most of a tile is not.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn first<const HALVES: usize>(out: &TileOut, rows: usize, itself: bool, first: u32, mut into: Receivers<'_>) {
+fn start<const HALVES: usize>(out: &TileOut, rows: usize, itself: bool, first: u32, mut into: Receivers<'_>) {
     let last = into.last_place();
     let there = into.best.len();
     into.best.fill(Best::NONE);
@@ -158,23 +159,23 @@ fn first<const HALVES: usize>(out: &TileOut, rows: usize, itself: bool, first: u
 #[target_feature(enable = "avx2")]
 pub(super) fn inner_collect_rows_avx2(out: &TileOut, first: u32, into: Receivers<'_>) {
     match into.k {
-        ..=8 => rows::<1>(out, first, into),
-        _ => rows::<2>(out, first, into),
+        ..=8 => collect_rows::<1>(out, first, into),
+        _ => collect_rows::<2>(out, first, into),
     }
 }
 
 #[target_feature(enable = "avx2")]
 pub(super) fn inner_collect_columns_avx2(out: &TileOut, first: u32, into: Receivers<'_>) {
     match into.k {
-        ..=8 => columns::<1>(out, first, into),
-        _ => columns::<2>(out, first, into),
+        ..=8 => collect_columns::<1>(out, first, into),
+        _ => collect_columns::<2>(out, first, into),
     }
 }
 
 #[target_feature(enable = "avx2")]
 pub(super) fn inner_start_avx2(out: &TileOut, rows: usize, itself: bool, number: u32, into: Receivers<'_>) {
     match into.k {
-        ..=8 => first::<1>(out, rows, itself, number, into),
-        _ => first::<2>(out, rows, itself, number, into),
+        ..=8 => start::<1>(out, rows, itself, number, into),
+        _ => start::<2>(out, rows, itself, number, into),
     }
 }
