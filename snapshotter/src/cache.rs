@@ -8,7 +8,7 @@
 
 mod disk;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -95,10 +95,10 @@ impl SegmentCache {
         let digest = built.digest;
         let flight = self.flight(digest);
         let _flying = flight.lock().await;
-        let (inner, built, busy) = (Arc::clone(&self.0), built.clone(), self.busy());
+        let (inner, built) = (Arc::clone(&self.0), built.clone());
         let segment = blocking(move || {
-            inner.disk.make_room(built.bytes, &busy)?;
-            inner.disk.adopt(&built.path, &built.digest)?;
+            inner.disk.make_room(built.bytes, || inner.busy())?;
+            inner.disk.adopt(&built.path, &built.digest, built.bytes)?;
             let path = built.path.display().to_string();
             let refuse = |message| CacheError::Built { path, message };
             match Segment::open(&inner.disk.path(&built.digest)) {
@@ -180,10 +180,10 @@ impl SegmentCache {
 
     /// Brings the object to its place on the disk, verified on the way.
     async fn fetch(&self, partition: &PartitionRef, entry: &SegmentEntry) -> Result<(), CacheError> {
-        let (inner, busy) = (Arc::clone(&self.0), self.busy());
+        let inner = Arc::clone(&self.0);
         let (bytes, digest) = (entry.bytes, entry.digest);
         let temp = blocking(move || {
-            inner.disk.make_room(bytes, &busy)?;
+            inner.disk.make_room(bytes, || inner.busy())?;
             inner.disk.temp(&digest, bytes)
         })
         .await?;
@@ -205,24 +205,26 @@ impl SegmentCache {
     }
 
     fn opened(&self, digest: &blake3::Hash) -> Option<Arc<Segment>> {
-        self.state().open.get(digest).and_then(Weak::upgrade)
+        self.0.state().open.get(digest).and_then(Weak::upgrade)
     }
 
     fn flight(&self, digest: blake3::Hash) -> Arc<tokio::sync::Mutex<()>> {
-        let mut state = self.state();
+        let mut state = self.0.state();
         // nobody waits for a lock that only this map holds
         state.flights.retain(|other, lock| *other == digest || Arc::strong_count(lock) > 1);
         Arc::clone(state.flights.entry(digest).or_default())
     }
 
     fn landed(&self, digest: blake3::Hash, segment: &Arc<Segment>) {
-        let mut state = self.state();
+        let mut state = self.0.state();
         state.open.retain(|_, weak| weak.strong_count() > 0);
         state.open.insert(digest, Arc::downgrade(segment));
     }
+}
 
+impl Inner {
     /// What must not be evicted now.
-    fn busy(&self) -> Vec<blake3::Hash> {
+    fn busy(&self) -> HashSet<blake3::Hash> {
         let state = self.state();
         let open = state.open.iter().filter(|(_, weak)| weak.strong_count() > 0).map(|(digest, _)| *digest);
         open.chain(state.flights.keys().copied()).collect()
@@ -230,7 +232,7 @@ impl SegmentCache {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // maps of weak references have no state that a panic could break
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

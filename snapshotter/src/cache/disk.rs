@@ -1,5 +1,10 @@
 //! The cache's directory: whole files named by digest, unfinished ones beside them, room made by age.
+//!
+//! A directory of many files is slow to look through, so this is not done for each file: once per sixteenth of the limit that
+//! came in, when the files that were not used for longest make room for the next sixteenth. Each process that shares the
+//! directory may pass the limit by that much, since it does not see what the others brought in meanwhile.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +20,8 @@ use crate::store::transfer::local;
 
 const WHOLE: &str = "seg";
 const UNFINISHED: &str = "tmp";
+/// The directory is looked through again once this part of the limit came in.
+const PARTS: u64 = 16;
 
 /// The directory of a cache.
 pub(super) struct Disk {
@@ -22,8 +29,10 @@ pub(super) struct Disk {
     max_bytes: u64,
     /// Bytes of downloads that are not whole yet.
     coming: Arc<AtomicU64>,
-    /// One at a time makes room.
-    room: Mutex<()>,
+    /// Bytes of whole files: those of the last look, and what this process brought in since.
+    whole: AtomicU64,
+    /// Bytes that may come in before the directory is looked through again; one at a time makes room.
+    room: Mutex<u64>,
 }
 
 /// A file on its way in, locked while it is, so that others can tell it from what a killed process left.
@@ -43,9 +52,15 @@ struct Entry {
 impl Disk {
     pub(super) fn open(dir: &Path, max_bytes: u64) -> Result<Self, StoreError> {
         fs::create_dir_all(dir).map_err(|e| local(dir, e))?;
-        let disk = Self { dir: dir.to_owned(), max_bytes, coming: Arc::default(), room: Mutex::default() };
+        let disk = Self {
+            dir: dir.to_owned(),
+            max_bytes,
+            coming: Arc::default(),
+            whole: AtomicU64::default(),
+            room: Mutex::default(),
+        };
         disk.remove_leftovers()?;
-        metrics::cache_bytes(disk.bytes()?);
+        disk.counted(disk.bytes()?);
         Ok(disk)
     }
 
@@ -112,48 +127,63 @@ impl Disk {
     pub(super) fn place(&self, temp: TempFile, digest: &blake3::Hash) -> Result<(), StoreError> {
         write_protect(&temp.path)?;
         fs::rename(&temp.path, self.path(digest)).map_err(|e| local(&temp.path, e))?;
-        drop(temp);
-        metrics::cache_bytes(self.bytes()?);
+        self.came_in(temp.bytes);
         Ok(())
     }
 
-    /// Moves a file of this machine in.
-    pub(super) fn adopt(&self, from: &Path, digest: &blake3::Hash) -> Result<(), StoreError> {
-        if fs::rename(from, self.path(digest)).is_err() {
-            // another file system: copy beside, then as a download
-            let bytes = fs::metadata(from).map_err(|e| local(from, e))?.len();
-            let temp = self.temp(digest, bytes)?;
-            fs::copy(from, &temp.path).map_err(|e| local(from, e))?;
-            self.place(temp, digest)?;
-            fs::remove_file(from).map_err(|e| local(from, e))?;
+    /// Moves a file of `bytes` of this machine in.
+    pub(super) fn adopt(&self, from: &Path, digest: &blake3::Hash, bytes: u64) -> Result<(), StoreError> {
+        if fs::rename(from, self.path(digest)).is_ok() {
+            write_protect(&self.path(digest))?;
+            self.came_in(bytes);
+            return Ok(());
         }
-        write_protect(&self.path(digest))?;
-        metrics::cache_bytes(self.bytes()?);
-        Ok(())
+        // another file system: copy beside, then as a download
+        let temp = self.temp(digest, bytes)?;
+        fs::copy(from, &temp.path).map_err(|e| local(from, e))?;
+        self.place(temp, digest)?;
+        fs::remove_file(from).map_err(|e| local(from, e))
     }
 
-    /// Removes the files that were not used for longest, save those in `busy`, until `bytes` more fit. Where those in
-    /// use leave no room the limit is passed, with a warning: serving goes first.
-    pub(super) fn make_room(&self, bytes: u64, busy: &[blake3::Hash]) -> Result<(), StoreError> {
-        let _one = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut entries = self.entries()?;
+    /// Takes `bytes` of the room that was made, or makes more: removes the files that were not used for longest, save
+    /// those in `busy`, until these bytes and a sixteenth of the limit fit. Where those in use leave no room the limit
+    /// is passed, with a warning: serving goes first.
+    pub(super) fn make_room(&self, bytes: u64, busy: impl FnOnce() -> HashSet<blake3::Hash>) -> Result<(), StoreError> {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left) = room.checked_sub(bytes) {
+            *room = left;
+            return Ok(());
+        }
+        let (mut entries, busy, part) = (self.entries()?, busy(), self.max_bytes / PARTS);
         entries.sort_by_key(|e| e.used);
         let coming = self.coming.load(Ordering::Relaxed);
-        let mut total = entries.iter().map(|e| e.bytes).sum::<u64>().saturating_add(coming);
+        let mut whole = entries.iter().map(|e| e.bytes).sum::<u64>();
+        let needed = |whole: u64| whole.saturating_add(coming).saturating_add(bytes);
         for entry in entries.iter().filter(|e| !busy.contains(&e.digest)) {
-            if total.saturating_add(bytes) <= self.max_bytes {
+            if needed(whole).saturating_add(part) <= self.max_bytes {
                 break;
             }
             self.remove(&entry.digest)?;
             metrics::cache_evicted();
-            total = total.saturating_sub(entry.bytes);
+            whole = whole.saturating_sub(entry.bytes);
         }
-        let needed = total.saturating_add(bytes);
-        if needed > self.max_bytes {
-            let limit = self.max_bytes;
+        self.counted(whole);
+        let (needed, limit) = (needed(whole), self.max_bytes);
+        if needed > limit {
             tracing::warn!(needed, limit, "segments in use are larger than the cache may be");
         }
+        *room = part;
         Ok(())
+    }
+
+    fn counted(&self, whole: u64) {
+        self.whole.store(whole, Ordering::Relaxed);
+        metrics::cache_bytes(whole);
+    }
+
+    fn came_in(&self, bytes: u64) {
+        let before = self.whole.fetch_add(bytes, Ordering::Relaxed);
+        metrics::cache_bytes(before.saturating_add(bytes));
     }
 
     fn entries(&self) -> Result<Vec<Entry>, StoreError> {

@@ -183,6 +183,28 @@ async fn the_cache_is_bounded_and_what_is_in_use_stays() {
 }
 
 #[tokio::test]
+async fn the_directory_is_looked_through_once_per_sixteenth_of_the_limit() {
+    let setup = setup(5).await;
+    let size = setup.entries.iter().map(|e| e.bytes).max().unwrap();
+    // room for two files between two looks
+    let (limit, p) = (size * 32 + size / 2 * 16, partition());
+    let cache = setup.cache(limit);
+    // of another process on the same directory, and as large as the limit
+    let flood = setup.dir.path().join(format!("cache/{}.seg", blake3::hash(b"flood").to_hex()));
+    let fill = || std::fs::File::create(&flood).unwrap().set_len(limit).unwrap();
+    fill();
+    drop(cache.get(&p, &setup.entries[0]).await.unwrap());
+    assert!(!flood.exists(), "the first look");
+    fill();
+    for entry in &setup.entries[1..3] {
+        drop(cache.get(&p, entry).await.unwrap());
+        assert!(flood.exists(), "not looked at");
+    }
+    drop(cache.get(&p, &setup.entries[3]).await.unwrap());
+    assert!(!flood.exists() && cache.bytes().unwrap() <= limit);
+}
+
+#[tokio::test]
 async fn leftovers_of_a_killed_process_go_and_those_of_a_living_one_stay() {
     let setup = setup(1).await;
     let dir = setup.dir.path().join("cache");
