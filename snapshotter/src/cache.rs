@@ -97,8 +97,8 @@ impl SegmentCache {
         let _flying = flight.lock().await;
         let (inner, built) = (Arc::clone(&self.0), built.clone());
         let segment = blocking(move || {
-            inner.disk.make_room(built.bytes, || inner.busy())?;
-            inner.disk.adopt(&built.path, &built.digest, built.bytes)?;
+            let room = inner.disk.make_room(built.bytes, || inner.busy())?;
+            inner.disk.adopt(&built.path, &built.digest, room)?;
             let path = built.path.display().to_string();
             let refuse = |message| CacheError::Built { path, message };
             match Segment::open(&inner.disk.path(&built.digest)) {
@@ -183,8 +183,8 @@ impl SegmentCache {
         let inner = Arc::clone(&self.0);
         let (bytes, digest) = (entry.bytes, entry.digest);
         let temp = blocking(move || {
-            inner.disk.make_room(bytes, || inner.busy())?;
-            inner.disk.temp(&digest, bytes)
+            let room = inner.disk.make_room(bytes, || inner.busy())?;
+            inner.disk.temp(&digest, room)
         })
         .await?;
         let object = Object::Segment(partition.clone(), entry.id);

@@ -12,7 +12,7 @@ use crate::codes::{Codes, code_stride};
 use crate::column_index::write_column_index;
 use crate::columns::{Dictionary, write_column};
 use crate::format::{GraphMeta, Kind, MAX_ROWS, Meta, SegmentWriter, key_hash, key_slots};
-use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY, SMALLEST_CODED, fanout};
+use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY, SMALLEST_CODED, fanout, rough_memory};
 use crate::row::Rows;
 use crate::score::inverse_norm;
 use crate::{BuildError, Cancelled, Components, Progress};
@@ -55,7 +55,7 @@ pub(crate) const CHECK_EVERY: usize = 1024;
 /// - codes and what they are made from and compared by, where there are any.
 ///
 /// With a graph come codes in any case, once more while points are put in order, and then:
-/// - bulk: the slots of offers, projections, buckets (4 bytes for each that a row joins,
+/// - bulk: the slots of offers, projections, points in fewer dimensions and what they are found from, buckets (4 bytes for each that a row joins,
 ///   twice while they are made), and lists of edges with their lengths, in both directions;
 /// - hnsw_rs: about 700 bytes per point and 64 per edge, of which every point has up to 2 x m on level 0 in each of
 ///   its lists.
@@ -94,7 +94,9 @@ pub fn build_memory(
         GraphBuilder::Bulk => {
             let buckets = 4 * 2 * (2 * fanout(graph.ef_construction) as u64 + 2);
             let lists = 2 * 2 * m * 8 + 2 * m * 12;
-            (codes + SLOT_MEMORY as u64 + 64 + buckets + lists, SCRATCH_ROWS * (2 * codes + 512))
+            let scratch = SCRATCH_ROWS * (2 * codes + 512);
+            let once = scratch.saturating_add(rough_memory(rows, dimension.get()));
+            (codes + SLOT_MEMORY as u64 + 64 + buckets + lists, once)
         }
     };
     flat.saturating_add(rows.saturating_mul(per_point)).saturating_add(once)

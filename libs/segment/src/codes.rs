@@ -66,7 +66,7 @@ impl Codes {
                 return;
             }
             let vector = rows.row(at).vector.in_f32(room);
-            *coded = encode(vector, inverse(vector), &means, bytes);
+            *coded = encode_centred(vector, inverse(vector), &means, bytes);
         });
         check_cancelled(cancelled)?;
         Ok(Self {
@@ -90,10 +90,10 @@ impl Codes {
 
 /// What belongs to the code of one row.
 #[derive(Debug, Clone, Copy, Default)]
-struct Coded {
-    scale: f32,
-    sum: i32,
-    norm: f32,
+pub(crate) struct Coded {
+    pub(crate) scale: f32,
+    pub(crate) sum: i32,
+    pub(crate) norm: f32,
 }
 
 fn means(rows: &impl Rows, dimension: usize, inverse: impl Fn(&[f32]) -> f32) -> Vec<f32> {
@@ -113,12 +113,20 @@ fn means(rows: &impl Rows, dimension: usize, inverse: impl Fn(&[f32]) -> f32) ->
 }
 
 /// Writes the code of `vector` x `inverse` - `means`.
-fn encode(vector: &[f32], inverse: f32, means: &[f32], bytes: &mut [u8]) -> Coded {
-    let centred = || vector.iter().zip(means).map(|(component, mean)| component * inverse - mean);
-    let largest = centred().fold(0f32, |largest, component| largest.max(component.abs()));
-    let (scale, per_step) = steps(largest);
+fn encode_centred(vector: &[f32], inverse: f32, means: &[f32], bytes: &mut [u8]) -> Coded {
+    encode(vector.iter().zip(means).map(|(component, mean)| component * inverse - mean), LARGEST, bytes)
+}
+
+/// Writes the code of these components, of which the largest becomes `largest_code`.
+pub(crate) fn encode(
+    components: impl Iterator<Item = f32> + Clone,
+    largest_code: f32,
+    bytes: &mut [u8],
+) -> Coded {
+    let largest = components.clone().fold(0f32, |largest, component| largest.max(component.abs()));
+    let (scale, per_step) = steps(largest, largest_code);
     let (mut sum, mut squares) = (0i32, 0i32);
-    for (byte, component) in bytes.iter_mut().zip(centred()) {
+    for (byte, component) in bytes.iter_mut().zip(components) {
         let code = round(component * per_step);
         *byte = (code + i32::from(ZERO)) as u8;
         sum += code;
@@ -127,10 +135,10 @@ fn encode(vector: &[f32], inverse: f32, means: &[f32], bytes: &mut [u8]) -> Code
     Coded { scale, sum, norm: scale * scale * squares as f32 }
 }
 
-/// The worth of a step where `largest` is the largest component, and how many steps 1 is.
-fn steps(largest: f32) -> (f32, f32) {
-    let scale = largest / LARGEST;
-    let per_step = LARGEST / largest;
+/// The worth of a step where `largest` is the largest component and has this code, and how many steps 1 is.
+fn steps(largest: f32, code: f32) -> (f32, f32) {
+    let scale = largest / code;
+    let per_step = code / largest;
     // nothing to code, or so little that it has no inverse
     if scale > 0.0 && per_step.is_finite() { (scale, per_step) } else { (0.0, 0.0) }
 }
@@ -160,7 +168,7 @@ impl CodeQuery {
         let mean = |at: usize| means.get(at).copied().unwrap_or(0.0);
         let centred = || query.iter().enumerate().map(|(at, component)| component - mean(at));
         let largest = centred().fold(0f32, |largest, component| largest.max(component.abs()));
-        let (scale, per_step) = steps(largest);
+        let (scale, per_step) = steps(largest, LARGEST);
         self.codes.clear();
         self.codes.extend(centred().map(|component| round(component * per_step) as i8));
         self.codes.resize(code_stride(query.len()), 0);
@@ -177,7 +185,7 @@ mod tests {
 
     fn decoded(vector: &[f32], means: &[f32]) -> Vec<f32> {
         let mut bytes = vec![ZERO; code_stride(vector.len())];
-        let coded = encode(vector, 1.0, means, &mut bytes);
+        let coded = encode_centred(vector, 1.0, means, &mut bytes);
         let codes = bytes.iter().map(|b| i32::from(*b) - i32::from(ZERO));
         assert_eq!(codes.clone().sum::<i32>(), coded.sum);
         assert!(bytes[vector.len()..].iter().all(|b| *b == ZERO));

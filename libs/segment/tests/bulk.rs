@@ -51,18 +51,48 @@ fn seg_4_graphs_of_partitioned_sets_are_found_in_at_every_metric_and_dimension()
 
 #[test]
 fn seg_5_the_same_records_and_seed_give_the_same_bytes_at_any_number_of_threads() {
-    let (vectors, _) = clustered(6, 6000, 0, 40, 30);
-    let set = set_of(&schema(40, Metric::Cosine, &[]), &vectors);
-    let built = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| sealed_bytes(&set, &options(1)))
-    };
-    let one = built(1);
-    for threads in [1, 2, 5] {
-        assert!(built(threads) == one, "{threads} threads");
+    for vectors in [clustered(6, 6000, 0, 40, 30).0, few_axes(17_000, 0, usize::MAX).0] {
+        let set = set_of(&schema(vectors[0].len(), Metric::Cosine, &[]), &vectors);
+        let built = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| sealed_bytes(&set, &options(1)))
+        };
+        let one = built(1);
+        for threads in [1, 2, 5] {
+            assert!(built(threads) == one, "{threads} threads");
+        }
+        let other = BuildOptions { seed: 8, ..options(1) };
+        assert!(sealed_bytes(&set, &other) != one, "another seed is another graph");
     }
-    let other = BuildOptions { seed: 8, ..options(1) };
-    assert!(sealed_bytes(&set, &other) != one, "another seed is another graph");
+}
+
+/// Vectors that vary along ten axes, but for one in `every`, which varies along all; and queries of the first kind.
+fn few_axes(n: usize, queries: usize, every: usize) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+    const DIMENSION: usize = 96;
+    let mut random = Random(11);
+    let axes: Vec<Vec<f32>> = (0..10).map(|_| random.vector(DIMENSION)).collect();
+    let mut draw = |i: usize| -> Vec<f32> {
+        let mut vector = random.vector(DIMENSION);
+        if !i.is_multiple_of(every) {
+            vector.iter_mut().for_each(|c| *c = 0.1 * *c + 3.0);
+            for axis in &axes {
+                let along = random.normal();
+                vector.iter_mut().zip(axis).for_each(|(c, d)| *c += along * d);
+            }
+        }
+        vector
+    };
+    let vectors = (1..=n).map(&mut draw).collect();
+    (vectors, (1..every).cycle().map(draw).take(queries).collect())
+}
+
+#[test]
+fn seg_4_vectors_that_vary_along_few_axes_are_found() {
+    for (metric, every) in METRICS.into_iter().flat_map(|metric| [(metric, usize::MAX), (metric, 4)]) {
+        let (vectors, queries) = few_axes(20_000, 60, every);
+        let got = recall(&sealed(&set_of(&schema(96, metric, &[]), &vectors), &options(1)), &queries);
+        assert!(got >= 0.95, "{metric} {every}: {got}");
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The cache's directory: whole files named by digest, unfinished ones beside them, room made by age.
 //!
-//! A directory of many files is slow to look through, so this is not done for each file: once per sixteenth of the limit that
-//! came in, when the files that were not used for longest make room for the next sixteenth. Each process that shares the
-//! directory may pass the limit by that much, since it does not see what the others brought in meanwhile.
+//! A directory of many files is slow to look through, so this is not done for each file, but once per sixteenth of the
+//! limit that came in; where it is full, the files that were not used for longest make room for the next sixteenth.
+//! Each process that shares the directory may pass the limit by that much, since it does not see what the others bring
+//! in meanwhile.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -27,20 +28,31 @@ const PARTS: u64 = 16;
 pub(super) struct Disk {
     dir: PathBuf,
     max_bytes: u64,
-    /// Bytes of downloads that are not whole yet.
+    /// Bytes that have been given room and are not whole files yet.
     coming: Arc<AtomicU64>,
-    /// Bytes of whole files: those of the last look, and what this process brought in since.
+    /// About the bytes of whole files: those of the last look, and what this process brought in since.
     whole: AtomicU64,
     /// Bytes that may come in before the directory is looked through again; one at a time makes room.
-    room: Mutex<u64>,
+    left: Mutex<u64>,
+}
+
+/// Room for a file; given back when it is dropped, by which time the file is whole or gone.
+pub(super) struct Room {
+    bytes: u64,
+    coming: Arc<AtomicU64>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.coming.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A file on its way in, locked while it is, so that others can tell it from what a killed process left.
 pub(super) struct TempFile {
     path: PathBuf,
     lock: File,
-    bytes: u64,
-    coming: Arc<AtomicU64>,
+    room: Room,
 }
 
 struct Entry {
@@ -57,7 +69,7 @@ impl Disk {
             max_bytes,
             coming: Arc::default(),
             whole: AtomicU64::default(),
-            room: Mutex::default(),
+            left: Mutex::default(),
         };
         disk.remove_leftovers()?;
         disk.counted(disk.bytes()?);
@@ -114,66 +126,78 @@ impl Disk {
         }
     }
 
-    /// A new unfinished file of `bytes` to come.
-    pub(super) fn temp(&self, digest: &blake3::Hash, bytes: u64) -> Result<TempFile, StoreError> {
+    /// A new unfinished file.
+    pub(super) fn temp(&self, digest: &blake3::Hash, room: Room) -> Result<TempFile, StoreError> {
         let path = self.dir.join(format!("{}.{}.{UNFINISHED}", digest.to_hex(), Ulid::generate()));
         let lock = File::create_new(&path).map_err(|e| local(&path, e))?;
         lock.lock().map_err(|e| local(&path, e))?;
-        self.coming.fetch_add(bytes, Ordering::Relaxed);
-        Ok(TempFile { path, lock, bytes, coming: Arc::clone(&self.coming) })
+        Ok(TempFile { path, lock, room })
     }
 
     /// Gives a finished file its name; nobody writes it any more.
     pub(super) fn place(&self, temp: TempFile, digest: &blake3::Hash) -> Result<(), StoreError> {
         write_protect(&temp.path)?;
         fs::rename(&temp.path, self.path(digest)).map_err(|e| local(&temp.path, e))?;
-        self.came_in(temp.bytes);
+        self.came_in(temp.room.bytes);
         Ok(())
     }
 
-    /// Moves a file of `bytes` of this machine in.
-    pub(super) fn adopt(&self, from: &Path, digest: &blake3::Hash, bytes: u64) -> Result<(), StoreError> {
+    /// Moves a file of this machine in.
+    pub(super) fn adopt(&self, from: &Path, digest: &blake3::Hash, room: Room) -> Result<(), StoreError> {
         if fs::rename(from, self.path(digest)).is_ok() {
             write_protect(&self.path(digest))?;
-            self.came_in(bytes);
+            self.came_in(room.bytes);
             return Ok(());
         }
         // another file system: copy beside, then as a download
-        let temp = self.temp(digest, bytes)?;
+        let temp = self.temp(digest, room)?;
         fs::copy(from, &temp.path).map_err(|e| local(from, e))?;
         self.place(temp, digest)?;
         fs::remove_file(from).map_err(|e| local(from, e))
     }
 
-    /// Takes `bytes` of the room that was made, or makes more: removes the files that were not used for longest, save
-    /// those in `busy`, until these bytes and a sixteenth of the limit fit. Where those in use leave no room the limit
-    /// is passed, with a warning: serving goes first.
-    pub(super) fn make_room(&self, bytes: u64, busy: impl FnOnce() -> HashSet<blake3::Hash>) -> Result<(), StoreError> {
-        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(left) = room.checked_sub(bytes) {
-            *room = left;
-            return Ok(());
-        }
-        let (mut entries, busy, part) = (self.entries()?, busy(), self.max_bytes / PARTS);
-        entries.sort_by_key(|e| e.used);
+    /// Room for `bytes`. Where they do not fit, the files that were not used for longest are removed, save those in
+    /// `busy`, until they do, and a sixteenth of the limit besides. Where those in use leave no room the limit is
+    /// passed, with a warning: serving goes first.
+    pub(super) fn make_room(
+        &self,
+        bytes: u64,
+        busy: impl FnOnce() -> HashSet<blake3::Hash>,
+    ) -> Result<Room, StoreError> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = match left.checked_sub(bytes) {
+            Some(left) => left,
+            None => self.look(bytes, &busy())?,
+        };
+        self.coming.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Room { bytes, coming: Arc::clone(&self.coming) })
+    }
+
+    /// Looks the directory through for room for `bytes`; gives the room that is left beside.
+    fn look(&self, bytes: u64, busy: &HashSet<blake3::Hash>) -> Result<u64, StoreError> {
+        let part = self.max_bytes / PARTS;
+        // before the files: what becomes whole meanwhile counts twice rather than not at all
         let coming = self.coming.load(Ordering::Relaxed);
+        let mut entries = self.entries()?;
         let mut whole = entries.iter().map(|e| e.bytes).sum::<u64>();
         let needed = |whole: u64| whole.saturating_add(coming).saturating_add(bytes);
-        for entry in entries.iter().filter(|e| !busy.contains(&e.digest)) {
-            if needed(whole).saturating_add(part) <= self.max_bytes {
-                break;
+        if needed(whole) > self.max_bytes {
+            entries.sort_by_key(|e| e.used);
+            for entry in entries.iter().filter(|e| !busy.contains(&e.digest)) {
+                if needed(whole).saturating_add(part) <= self.max_bytes {
+                    break;
+                }
+                self.remove(&entry.digest)?;
+                metrics::cache_evicted();
+                whole = whole.saturating_sub(entry.bytes);
             }
-            self.remove(&entry.digest)?;
-            metrics::cache_evicted();
-            whole = whole.saturating_sub(entry.bytes);
         }
         self.counted(whole);
         let (needed, limit) = (needed(whole), self.max_bytes);
         if needed > limit {
             tracing::warn!(needed, limit, "segments in use are larger than the cache may be");
         }
-        *room = part;
-        Ok(())
+        Ok(limit.saturating_sub(needed).min(part))
     }
 
     fn counted(&self, whole: u64) {
@@ -230,7 +254,6 @@ impl TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        self.coming.fetch_sub(self.bytes, Ordering::Relaxed);
         // after a rename there is nothing left to remove under this name
         if let Err(error) = fs::remove_file(&self.path)
             && error.kind() != std::io::ErrorKind::NotFound

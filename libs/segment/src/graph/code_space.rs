@@ -1,13 +1,17 @@
 //! The space of codes: distances from 8-bit codes, the same on every machine.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+use super::axes::Axes;
 use super::equals::Look;
 use super::space::{Bounds, DIRECTIONS, Projection, Space, mixed};
-use crate::codes::Codes;
-use crate::kernels::codes::{Constants, TILE, Tile, TileOut, ZERO, code_kernels};
+use crate::Cancelled;
+use crate::build::check_cancelled;
+use crate::codes::{CodeQuery, Coded, Codes, code_stride, encode};
+use crate::kernels::codes::{Constants, NARROW_ZERO, NARROWEST, TILE, Tile, TileOut, ZERO, code_kernels};
 use crate::kernels::prefetch;
 use crate::mapping::{Unit, on_huge_pages};
 
@@ -17,6 +21,8 @@ pub(crate) struct CodeSpace<'a> {
     stride: usize,
     /// Steps of four components that are not all padding.
     groups: usize,
+    /// Codes are at most [`NARROWEST`].
+    narrow: bool,
     constants: Vec<Point>,
 }
 
@@ -44,6 +50,7 @@ impl<'a> CodeSpace<'a> {
             codes: Cow::Borrowed(bytemuck::cast_slice(codes.bytes())),
             stride: codes.stride(),
             groups: codes.means.len().div_ceil(4),
+            narrow: false,
             constants: constants.map(point).collect(),
         }
     }
@@ -150,6 +157,7 @@ impl Space for CodeSpace<'_> {
         block.rows.reserve(tiles * row_bytes);
         block.panels.resize(tiles * self.groups * TILE, 0);
         block.constants.clear();
+        let zero = if self.narrow { NARROW_ZERO } else { ZERO };
         for (tile, points) in points.chunks(TILE).enumerate() {
             let mut constants = Constants::default();
             for (at, point) in points.iter().enumerate() {
@@ -161,12 +169,16 @@ impl Space for CodeSpace<'_> {
                 constants.scales[at] = scale;
                 constants.norms[at] = norm;
                 constants.extras[at] = extra;
-                constants.biases[at] = i32::from(ZERO) * sum;
+                constants.biases[at] = i32::from(zero) * sum;
             }
             block.rows.resize((tile + 1) * row_bytes, ZERO);
             block.constants.push(constants);
             let panel = &mut block.panels[tile * self.groups * TILE..][..self.groups * TILE];
-            (code_kernels().panel)(&block.rows[tile * row_bytes..], self.stride, panel);
+            let rows = &mut block.rows[tile * row_bytes..];
+            (code_kernels().panel)(rows, self.stride, panel);
+            if self.narrow {
+                rows.iter_mut().for_each(|byte| *byte = byte.wrapping_sub(ZERO - NARROW_ZERO));
+            }
         }
     }
 
@@ -184,6 +196,7 @@ impl Space for CodeSpace<'_> {
             stride: self.stride,
             panel: bytemuck::cast_slice(&columns.panels[j * panel_fours..][..panel_fours]),
             groups: self.groups,
+            narrow: self.narrow,
             row: &rows.constants[i],
             column: &columns.constants[j],
             row_bounds: bounds.rows,
@@ -202,7 +215,72 @@ impl Space for CodeSpace<'_> {
             codes: Cow::Owned(codes),
             stride: self.stride,
             groups: self.groups,
+            narrow: self.narrow,
             constants: order.iter().map(|point| self.constants[*point as usize]).collect(),
         }
+    }
+
+    fn components(&self, point: u32, out: &mut Vec<f32>) -> usize {
+        let scale = self.constants[point as usize].scale;
+        let code = &self.code(point)[..4 * self.groups];
+        out.clear();
+        out.extend(code.iter().map(|byte| f32::from((byte ^ ZERO).cast_signed()) * scale));
+        out.len()
+    }
+
+    fn fewer(
+        &self,
+        points: &[u32],
+        axes: &Axes,
+        count: usize,
+        cancelled: &AtomicBool,
+    ) -> Result<Option<Self>, Cancelled> {
+        let kernels = code_kernels();
+        let coded = |axis: &[f32]| {
+            let mut coded = CodeQuery::default();
+            coded.set(axis, &[]);
+            coded
+        };
+        let axes: Vec<CodeQuery> = axes.first(count).map(coded).collect();
+        let stride = code_stride(count);
+        let units = stride / 64;
+        let mut codes = on_huge_pages(points.len() * units);
+        codes.resize(points.len() * units, Unit::filled(ZERO));
+        let mut constants = vec![Point { scale: 0.0, norm: 0.0, extra: 0.0, sum: 0 }; points.len()];
+        let fours =
+            codes.par_chunks_mut(4 * units).zip(constants.par_chunks_mut(4)).zip(points.par_chunks(4));
+        fours.with_min_len(64).for_each_init(
+            || vec![0.0; 4 * count],
+            |along, ((codes, constants), points)| {
+                if cancelled.load(Ordering::Relaxed) {
+                    return;
+                }
+                let four: [u32; 4] = std::array::from_fn(|at| points[at.min(points.len() - 1)]);
+                let of = four.map(|point| self.code(point));
+                let scales = four.map(|point| self.constants[point as usize].scale);
+                for (at, axis) in axes.iter().enumerate() {
+                    let products = (kernels.dot4)(of, &axis.codes);
+                    for (which, product) in products.into_iter().enumerate() {
+                        let product = (product - axis.bias) as f32;
+                        along[which * count + at] = product * (axis.scale * scales[which]);
+                    }
+                }
+                let each = codes.chunks_exact_mut(units).zip(constants).zip(four);
+                for (((codes, constants), point), along) in each.zip(along.chunks_exact(count)) {
+                    let Coded { scale, sum, norm } =
+                        encode(along.iter().copied(), f32::from(NARROWEST), bytemuck::cast_slice_mut(codes));
+                    let extra = self.constants[point as usize].extra;
+                    *constants = Point { scale, norm, extra, sum };
+                }
+            },
+        );
+        check_cancelled(cancelled)?;
+        Ok(Some(Self {
+            codes: Cow::Owned(codes),
+            stride,
+            groups: count.div_ceil(4),
+            narrow: true,
+            constants,
+        }))
     }
 }

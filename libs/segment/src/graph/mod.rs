@@ -1,5 +1,6 @@
 //! The graph of a segment: flat arrays of neighbours, level by level.
 
+mod axes;
 mod bulk;
 mod code_space;
 mod equals;
@@ -17,7 +18,7 @@ use crate::build::check_cancelled;
 use crate::codes::Codes;
 use crate::row::Rows;
 use crate::{BuildOptions, Cancelled};
-pub(crate) use bulk::{Known, SLOT_MEMORY, fanout};
+pub(crate) use bulk::{Known, SLOT_MEMORY, fanout, rough_memory};
 use code_space::CodeSpace;
 use equals::Equals;
 use full_space::FullSpace;
@@ -231,7 +232,7 @@ mod tests {
     use crate::row::ValueRef;
     use crate::{Components, RowRef};
 
-    struct Vectors(Vec<Vec<f32>>);
+    pub(super) struct Vectors(pub(super) Vec<Vec<f32>>);
 
     impl Rows for Vectors {
         fn len(&self) -> usize {

@@ -1,5 +1,9 @@
 //! Spaces in which graphs are built: rows as points between which there are distances, finite and never negative.
 
+use std::sync::atomic::AtomicBool;
+
+use super::axes::Axes;
+use crate::Cancelled;
 use crate::kernels::codes::{TILE, TileOut};
 
 /// Directions on which points are projected, to tell candidates apart by where they lie.
@@ -36,6 +40,26 @@ pub(crate) trait Space: Sync + Sized {
 
     /// The same points, number `i` being what was `order[i]`.
     fn reordered(&self, order: &[u32]) -> Self;
+
+    /// Puts the components of a point into `out`, and gives their number; none where there is no [`Space::fewer`].
+    fn components(&self, _point: u32, out: &mut Vec<f32>) -> usize {
+        out.clear();
+        0
+    }
+
+    /// Some points by where they lie along the first `count` axes.
+    ///
+    /// # Errors
+    /// When `cancelled` was set.
+    fn fewer(
+        &self,
+        _points: &[u32],
+        _axes: &Axes,
+        _count: usize,
+        _cancelled: &AtomicBool,
+    ) -> Result<Option<Self>, Cancelled> {
+        Ok(None)
+    }
 }
 
 /// Distances below which a pair is wanted, by row and by column of a tile.

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::nearest::Nearest;
 use super::partition::valid;
+use super::rough::CANDIDATES;
 use super::slots::{Slots, lock};
 use crate::graph::space::{Bounds, Projection, Space};
 use crate::kernels::codes::{TILE, TileOut, code_kernels};
@@ -12,12 +13,17 @@ use crate::kernels::prefetch_lines;
 /// Points whose slots are fetched ahead of those that are offered to.
 const AHEAD: usize = 2;
 
+/// Points of a bucket on which it is tried out whether fewer dimensions will do: three in four of their nearest must be found.
+const PROBES: usize = 8;
+
 /// Memory of one thread for buckets, kept from one to the next.
 pub(super) struct Leaf<B> {
     block: B,
     nearest: Nearest,
     out: Box<TileOut>,
     lines: Vec<Projection>,
+    /// Points that are compared once more.
+    points: Vec<u32>,
     /// Offers by receiver: where each one's begin, and (distance, who is offered).
     starts: Vec<u32>,
     offers: Vec<(f32, u32)>,
@@ -30,6 +36,7 @@ impl<B: Default> Default for Leaf<B> {
             nearest: Nearest::default(),
             out: Box::default(),
             lines: Vec::new(),
+            points: Vec::new(),
             starts: Vec::new(),
             offers: Vec::new(),
         }
@@ -37,25 +44,31 @@ impl<B: Default> Default for Leaf<B> {
 }
 
 impl<B: Default + Send + Sync> Leaf<B> {
-    /// Compares all pairs of `bucket` and offers each point its `k` nearest, and to those the point.
+    /// Compares all pairs of `bucket` and offers each point its `k` nearest, and to those the point. With `rough`, pairs
+    /// are compared there, and what is nearest there once more in `space`; but where that misses too many, all are
+    /// compared in `space`.
     pub(super) fn offer<S: Space<Block = B>>(
         &mut self,
-        space: &S,
+        (space, rough): (&S, Option<&S>),
         bucket: &[u32],
         k: usize,
         projections: &[Projection],
         slots: &[Mutex<Slots>],
     ) {
-        space.gather(bucket, &mut self.block);
-        self.nearest.reset(bucket.len(), k);
-        let tiles = bucket.len().div_ceil(TILE);
-        // near the diagonal first: neighbours in number are near in space, and make the bounds tight
-        for apart in 0..tiles {
-            for row in 0..tiles - apart {
-                self.tile(space, row, row + apart, bucket.len());
-            }
+        let found = rough.is_some_and(|rough| {
+            self.compare(rough, bucket, CANDIDATES.max(k));
+            let (found, all) = self.found(space, bucket, k, PROBES);
+            found * 4 >= all * 3
+        });
+        if found {
+            self.nearest.refine(k, |point, others, out| {
+                self.points.clear();
+                self.points.extend(others.iter().map(|other| bucket[*other as usize]));
+                space.distances(bucket[point], &self.points, out);
+            });
+        } else {
+            self.compare(space, bucket, k);
         }
-        self.nearest.cut();
         self.group(bucket.len());
         self.lines.clear();
         self.lines.extend(bucket.iter().map(|point| projections[*point as usize]));
@@ -71,6 +84,48 @@ impl<B: Default + Send + Sync> Leaf<B> {
                 slots.offer(&self.lines[at], there, distance, bucket[other as usize]);
             }
         }
+    }
+
+    /// Finds the `k` nearest of each point of `bucket` among the others.
+    pub(super) fn compare<S: Space<Block = B>>(&mut self, space: &S, bucket: &[u32], k: usize) {
+        space.gather(bucket, &mut self.block);
+        self.nearest.reset(bucket.len(), k);
+        let tiles = bucket.len().div_ceil(TILE);
+        // near the diagonal first: neighbours in number are near in space, and make the bounds tight
+        for apart in 0..tiles {
+            for row in 0..tiles - apart {
+                self.tile(space, row, row + apart, bucket.len());
+            }
+        }
+        self.nearest.cut();
+    }
+
+    /// How many of the `k` nearest in `space` of about `probes` points of `bucket` are among what was found near them, and
+    /// how many there are.
+    pub(super) fn found<S: Space>(
+        &self,
+        space: &S,
+        bucket: &[u32],
+        k: usize,
+        probes: usize,
+    ) -> (usize, usize) {
+        let (mut distances, mut others, mut found, mut all) = (Vec::new(), Vec::new(), 0, 0);
+        for at in (0..bucket.len()).step_by(bucket.len().div_ceil(probes).max(1)) {
+            distances.clear();
+            space.distances(bucket[at], bucket, &mut distances);
+            others.clear();
+            others.extend(distances.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, d)| *d));
+            let nearest = k.min(others.len());
+            if nearest < others.len() {
+                others.select_nth_unstable_by(nearest, f32::total_cmp);
+            }
+            // of equals any will do
+            let bound = others.iter().take(nearest).fold(0f32, |bound, distance| bound.max(*distance));
+            let near = self.nearest.of(at).filter(|(_, other)| distances[*other as usize] <= bound);
+            found += near.count().min(nearest);
+            all += nearest;
+        }
+        (found, all)
     }
 
     /// Compares the points of two tiles; distances are the same both ways, so one tile serves both.

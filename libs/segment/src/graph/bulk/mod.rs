@@ -5,7 +5,8 @@
 //! 1. `partition`: every point joins its few nearest of some sampled leaders; what is too large is split again. The
 //!    same once more inside disjoint random parts of the points, where near means farther: edges of middle length.
 //! 2. `leaf`: inside each bucket all pairs are compared by dense kernels, and each point's nearest are offered both
-//!    ways.
+//!    ways. Where few axes tell near from far (`rough`), pairs are compared along those, and the nearest once more by all
+//!    components.
 //! 3. `slots`: a point keeps a bounded number of offers, of those in one direction the nearest.
 //! 4. `link`: the offers are pruned as in HNSW, reverse edges added, and what is overfull is pruned again.
 //! 5. Upper levels are built in the same way from a sixteenth of the level below, and so is the graph an HNSW graph.
@@ -17,6 +18,7 @@ mod leaf;
 mod link;
 mod nearest;
 mod partition;
+mod rough;
 mod slots;
 
 use std::sync::Mutex;
@@ -37,6 +39,7 @@ use link::Lists;
 use partition::{Buckets, Plan};
 use slots::Slots;
 
+pub(crate) use rough::rough_memory;
 pub(crate) use slots::MEMORY as SLOT_MEMORY;
 
 /// One point in so many stands on the level above.
@@ -127,7 +130,8 @@ pub(super) fn build<S: Space>(
         }
     };
     let known: Option<Known<'_>> = if known.is_some() { Some(&renumbered) } else { None };
-    let lists = level(&space, buckets, 2 * m - SPARE, &effort, seed, known, control)?;
+    let rough = rough::rough(&space, &buckets, effort.neighbours, seed, control.cancelled)?;
+    let lists = level((&space, rough), buckets, 2 * m - SPARE, &effort, seed, known, control)?;
     control.reached(LINKED);
     let level0 = in_old_order(&lists, stride0, &order);
     drop(lists);
@@ -184,9 +188,9 @@ fn stands_on(row: u32, seed: u64, level: u64) -> bool {
     mixed(mixed(seed ^ (level << 40)) ^ u64::from(row)).is_multiple_of(LEVEL_FACTOR)
 }
 
-/// The edges of one level, from its buckets.
+/// The edges of one level, from its buckets; `rough` are its points in fewer dimensions.
 fn level<S: Space>(
-    space: &S,
+    (space, rough): (&S, Option<S>),
     mut buckets: Vec<Vec<u32>>,
     degree: usize,
     effort: &Effort,
@@ -218,12 +222,12 @@ fn level<S: Space>(
     let (all, compared) = (buckets.iter().map(pairs).sum::<u64>(), AtomicU64::new(0));
     buckets.par_iter().with_max_len(1).try_for_each_init(Leaf::default, |leaf, bucket| {
         check_cancelled(cancelled)?;
-        leaf.offer(space, bucket, effort.neighbours, &projections, &slots);
+        leaf.offer((space, rough.as_ref()), bucket, effort.neighbours, &projections, &slots);
         let compared = compared.fetch_add(pairs(bucket), Ordering::Relaxed) + pairs(bucket);
         control.reached(SPLIT + (COMPARED - SPLIT) * compared as f64 / all.max(1) as f64);
         Ok(())
     })?;
-    drop((buckets, projections));
+    drop((buckets, projections, rough));
     link::link(space, slots, degree, cancelled)
 }
 
@@ -286,7 +290,7 @@ fn upper_level<S: Space>(
     let buckets = partition::split(&part, everything, &plan, seed, cancelled)?.buckets;
     let effort = Effort { neighbours: BEST, scales: Vec::new(), ..effort.clone() };
     let control = Control { cancelled, progress: None };
-    let lists = level(&part, buckets, m, &effort, seed, None, &control)?;
+    let lists = level((&part, None), buckets, m, &effort, seed, None, &control)?;
     let same: Vec<u32> = (0..rows.len() as u32).collect();
     Ok(Level { rows: rows.to_vec(), below: Vec::new(), neighbours: in_old_order(&lists, stride, &same) })
 }

@@ -41,6 +41,24 @@ impl Nearest {
         self.best.iter_mut().for_each(|best| best.others[self.k..].fill(u32::MAX));
     }
 
+    /// Measures the nearest of each point anew and keeps `k` of them. `distances` appends those of a point to others.
+    pub(super) fn refine(&mut self, k: usize, mut distances: impl FnMut(usize, &[u32], &mut Vec<f32>)) {
+        let (mut measured, mut again) = (Vec::new(), Vec::new());
+        for (point, best) in self.best.iter_mut().enumerate() {
+            let others = &best.others[..best.others.iter().position(|o| *o == u32::MAX).unwrap_or(BEST)];
+            measured.clear();
+            distances(point, others, &mut measured);
+            again.clear();
+            again.extend(measured.iter().copied().zip(others.iter().copied()));
+            again.sort_unstable_by(|a: &(f32, u32), b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            best.others.fill(u32::MAX);
+            for (place, (distance, other)) in again.iter().take(k).enumerate() {
+                (best.distances[place], best.others[place]) = (*distance, *other);
+            }
+        }
+        self.k = k;
+    }
+
     /// The nearest of `point`, best first.
     pub(super) fn of(&self, point: usize) -> impl Iterator<Item = (f32, u32)> + '_ {
         let Best { distances, others } = &self.best[point];

@@ -1,6 +1,6 @@
 //! Kernels over 8-bit codes, chosen once at run time: AVX-512 with VNNI, AVX2, NEON, plain.
 //!
-//! A code is a byte that stands for itself minus 128. Sums of products are integers, so every instruction set gives
+//! A code is a byte that stands for itself minus 128 (in the rows of a narrow tile, minus 32). Sums of products are integers, so every instruction set gives
 //! the same result, and the distances of a tile follow from them by the same float operations in the same order: a
 //! graph built from codes is the same on every machine.
 
@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 pub(crate) use best::{BEST, Best, Receivers};
 #[cfg(test)]
 use tile::PANEL_STEP;
-pub(crate) use tile::{Constants, TILE, Tile, TileOut};
+pub(crate) use tile::{Constants, NARROW_ZERO, NARROWEST, TILE, Tile, TileOut};
 
 /// What code 0 of a component looks like.
 pub(crate) const ZERO: u8 = 128;

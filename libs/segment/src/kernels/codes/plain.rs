@@ -21,6 +21,7 @@ pub(super) fn dot4(codes: [&[u8]; 4], query: &[i8]) -> [i32; 4] {
 #[inline(always)]
 pub(super) fn tile(tile: &Tile<'_>, out: &mut TileOut) {
     tile.assert_lengths();
+    debug_assert!(!tile.narrow || tile.is_narrow());
     for row in 0..TILE {
         let codes = &tile.rows[row * tile.stride..][..4 * tile.groups];
         let mut sums = [0i32; TILE];

@@ -66,10 +66,23 @@ fn constants(next: &mut impl FnMut() -> u64, extra: bool) -> Constants {
 
 #[test]
 fn every_kernel_gives_the_same_tile_to_the_last_bit() {
-    for (groups, stride) in [(0, 64), (1, 64), (5, 64), (16, 64), (96, 384), (33, 192)] {
+    let shapes = [(0, 64), (1, 64), (5, 64), (8, 64), (16, 64), (96, 384), (33, 192)];
+    for ((groups, stride), narrow) in shapes.into_iter().flat_map(|shape| [(shape, false), (shape, true)]) {
         let mut next = numbers(groups as u64 + 1);
-        let rows: Vec<u8> = (0..TILE * stride).map(|_| next() as u8).collect();
-        let panel: Vec<i8> = (0..groups * PANEL_STEP).map(|_| next() as i8).collect();
+        let mut rows: Vec<u8> = (0..TILE * stride).map(|_| next() as u8).collect();
+        let mut panel: Vec<i8> = (0..groups * PANEL_STEP).map(|_| next() as i8).collect();
+        if narrow {
+            let least = NARROW_ZERO - NARROWEST.unsigned_abs();
+            let most = NARROW_ZERO + NARROWEST.unsigned_abs();
+            rows.iter_mut().for_each(|byte| *byte = (*byte % 128).clamp(least, most));
+            panel.iter_mut().for_each(|byte| *byte = (*byte).clamp(-NARROWEST, NARROWEST));
+            // the largest sums that there are, of both signs
+            rows[..2 * stride].fill(most);
+            for (column, code) in [(3, NARROWEST), (9, -NARROWEST)] {
+                let of_it = panel.iter_mut().enumerate().filter(|(at, _)| at / 4 % TILE == column);
+                of_it.for_each(|(_, byte)| *byte = code);
+            }
+        }
         let (row, column) = (constants(&mut next, groups % 2 == 1), constants(&mut next, groups % 2 == 1));
         let row_bounds = std::array::from_fn(|i| if i % 7 == 0 { f32::INFINITY } else { next() as f32 });
         let column_bounds = std::array::from_fn(|i| if i % 5 == 0 { -1.0 } else { next() as f32 * 2.0 });
@@ -78,6 +91,7 @@ fn every_kernel_gives_the_same_tile_to_the_last_bit() {
             stride,
             panel: &panel,
             groups,
+            narrow,
             row: &row,
             column: &column,
             row_bounds: &row_bounds,
@@ -89,7 +103,7 @@ fn every_kernel_gives_the_same_tile_to_the_last_bit() {
             let mut got = TileOut::default();
             (kernels.tile)(&tile, &mut got);
             let bits = |out: &TileOut| out.distances.map(|row| row.map(f32::to_bits));
-            assert_eq!(bits(&got), bits(&expected), "{} {groups}", kernels.name);
+            assert_eq!(bits(&got), bits(&expected), "{} {groups} {narrow}", kernels.name);
             assert_eq!(got.row_masks, expected.row_masks, "{}", kernels.name);
             assert_eq!(got.column_masks, expected.column_masks, "{}", kernels.name);
         }

@@ -9,6 +9,18 @@ pub(crate) const TILE: usize = 48;
 /// Bytes of a panel per group of four components.
 pub(crate) const PANEL_STEP: usize = 4 * TILE;
 
+/// What code 0 looks like in the rows of a narrow tile.
+pub(crate) const NARROW_ZERO: u8 = 32;
+
+/// The largest code of a narrow tile, either way.
+pub(crate) const NARROWEST: i8 = 31;
+
+/// Groups of a narrow tile of which 16 bits hold the sum: products of up to (32 + 31) x 31, two of each group.
+pub(super) const NARROW_GROUPS: usize = 8;
+const _: () = assert!(
+    NARROW_GROUPS * 2 * (NARROW_ZERO as usize + NARROWEST as usize) * NARROWEST as usize <= i16::MAX as usize
+);
+
 /// What turns sums of products into distances, for the rows or the columns of a tile.
 #[derive(Debug, Clone)]
 pub(crate) struct Constants {
@@ -18,7 +30,7 @@ pub(crate) struct Constants {
     pub(crate) norms: [f32; TILE],
     /// One more component, which has no code.
     pub(crate) extras: [f32; TILE],
-    /// 128 x the sum of the codes; only that of a column counts.
+    /// What code 0 of a row looks like x the sum of the codes; only that of a column counts.
     pub(crate) biases: [i32; TILE],
 }
 
@@ -37,6 +49,8 @@ pub(crate) struct Tile<'a> {
     /// `groups` steps of [`PANEL_STEP`] bytes; 4 x `groups` is at most `stride`.
     pub(crate) panel: &'a [i8],
     pub(crate) groups: usize,
+    /// Codes are no larger than [`NARROWEST`] and rows are [`NARROW_ZERO`] more than that; a kernel may do with 16 bits.
+    pub(crate) narrow: bool,
     pub(crate) row: &'a Constants,
     pub(crate) column: &'a Constants,
     /// Distances below these are marked.
@@ -49,6 +63,13 @@ impl Tile<'_> {
     pub(super) fn assert_lengths(&self) {
         assert!(self.rows.len() >= TILE * self.stride && 4 * self.groups <= self.stride);
         assert!(self.panel.len() >= self.groups * PANEL_STEP);
+    }
+
+    /// Whether its numbers are those of a narrow tile.
+    pub(super) fn is_narrow(&self) -> bool {
+        let (least, most) = (NARROW_ZERO - NARROWEST.unsigned_abs(), NARROW_ZERO + NARROWEST.unsigned_abs());
+        self.rows.iter().all(|byte| (least..=most).contains(byte))
+            && self.panel.iter().all(|code| code.unsigned_abs() <= NARROWEST.unsigned_abs())
     }
 }
 

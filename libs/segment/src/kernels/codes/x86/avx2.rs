@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::super::plain;
-use super::super::tile::{PANEL_STEP, TILE, Tile, TileOut};
+use super::super::tile::{NARROW_GROUPS, PANEL_STEP, TILE, Tile, TileOut};
 
 /// Bytes as 16-bit numbers: those at even places, and those at odd places.
 #[inline]
@@ -87,6 +87,24 @@ type Wide = [[__m256i; 2]; 2];
 #[target_feature(enable = "avx2")]
 pub(super) fn inner_tile_avx2(tile: &Tile<'_>, out: &mut TileOut) {
     tile.assert_lengths();
+    if tile.narrow {
+        add_narrow(tile, &mut out.distances);
+    } else {
+        add_wide(tile, &mut out.distances);
+    }
+    // nothing was added in the place of what an earlier tile left
+    if tile.groups == 0 {
+        out.distances = [[0.0; TILE]; TILE];
+    }
+    for row in 0..TILE {
+        finish_avx2(tile, row, out);
+    }
+}
+
+/// The sums of products. They stand where the distances will, as bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_wide(tile: &Tile<'_>, sums: &mut [[f32; TILE]; TILE]) {
     let mut room = [const { MaybeUninit::<Wide>::uninit() }; GROUPS];
     for from in (0..tile.groups).step_by(GROUPS) {
         let wide = &mut room[..GROUPS.min(tile.groups - from)];
@@ -105,20 +123,53 @@ pub(super) fn inner_tile_avx2(tile: &Tile<'_>, out: &mut TileOut) {
             for row in (0..TILE).step_by(ROWS) {
                 // SAFETY: all of it was written in the loop above.
                 let wide = unsafe { wide.assume_init_ref() };
-                add_block(tile, (row, column), from, wide, &mut out.distances);
+                add_block(tile, (row, column), from, wide, sums);
             }
         }
     }
-    // nothing was added in the place of what an earlier tile left
-    if tile.groups == 0 {
-        out.distances = [[0.0; TILE]; TILE];
-    }
-    for row in 0..TILE {
-        finish_avx2(tile, row, out);
+}
+
+/// As [`add_wide`], for codes that are small enough to be added in 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_narrow(tile: &Tile<'_>, sums: &mut [[f32; TILE]; TILE]) {
+    let ones = _mm256_set1_epi16(1);
+    for from in (0..tile.groups).step_by(NARROW_GROUPS) {
+        let groups = from..tile.groups.min(from + NARROW_GROUPS);
+        for row in (0..TILE).step_by(ROWS) {
+            let rows = tile.rows[row * tile.stride..].as_ptr();
+            for column in (0..TILE).step_by(COLUMNS) {
+                let mut added = [[_mm256_setzero_si256(); 2]; ROWS];
+                for group in groups.clone() {
+                    // SAFETY: `group` is below `groups`, so the step lies in the panel (`assert_lengths`), and it holds 64
+                    // bytes for sixteen columns from a column <= 32 on.
+                    let columns = unsafe {
+                        let step = tile.panel.as_ptr().add(group * PANEL_STEP + 4 * column);
+                        [_mm256_loadu_si256(step.cast()), _mm256_loadu_si256(step.add(32).cast())]
+                    };
+                    for (row, added) in added.iter_mut().enumerate() {
+                        // SAFETY: as in `add_block`.
+                        let four =
+                            unsafe { rows.add(row * tile.stride + 4 * group).cast::<i32>().read_unaligned() };
+                        let codes = _mm256_set1_epi32(four);
+                        for (sum, columns) in added.iter_mut().zip(columns) {
+                            *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(codes, columns));
+                        }
+                    }
+                }
+                // neither by `map`, which is not compiled for this instruction set, nor by reference: they are in registers
+                let mut wide = [[_mm256_setzero_si256(); 2]; ROWS];
+                for row in 0..ROWS {
+                    wide[row] =
+                        [_mm256_madd_epi16(added[row][0], ones), _mm256_madd_epi16(added[row][1], ones)];
+                }
+                put(wide, from == 0, (row, column), sums);
+            }
+        }
     }
 }
 
-/// Adds the products of some groups for four rows and sixteen columns. The sums stand where the distances will, as bits.
+/// Adds the products of some groups for four rows and sixteen columns.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_block(
@@ -140,14 +191,26 @@ fn add_block(
             }
         }
     }
+    put(added, from == 0, (row, column), sums);
+}
+
+/// Adds to the sums of four rows and sixteen columns, or begins them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn put(
+    added: [[__m256i; 2]; ROWS],
+    first: bool,
+    (row, column): (usize, usize),
+    sums: &mut [[f32; TILE]; TILE],
+) {
     for (sums, added) in sums[row..].iter_mut().zip(added) {
         for (at, added) in added.into_iter().enumerate() {
             let sums = &mut sums[column + 8 * at..][..8];
             // SAFETY: there are eight sums to be read and written.
             unsafe {
-                let before = match from {
-                    0 => _mm256_setzero_si256(),
-                    _ => _mm256_loadu_si256(sums.as_ptr().cast()),
+                let before = match first {
+                    true => _mm256_setzero_si256(),
+                    false => _mm256_loadu_si256(sums.as_ptr().cast()),
                 };
                 _mm256_storeu_si256(sums.as_mut_ptr().cast(), _mm256_add_epi32(before, added));
             }
