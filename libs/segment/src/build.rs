@@ -55,8 +55,8 @@ pub(crate) const CHECK_EVERY: usize = 1024;
 /// - codes and what they are made from and compared by, where there are any.
 ///
 /// With a graph come codes in any case, once more while points are put in order, and then:
-/// - bulk: the slots of offers, projections, points in fewer dimensions and what they are found from, buckets (4 bytes for each that a row joins,
-///   twice while they are made), and lists of edges with their lengths, in both directions;
+/// - bulk: the slots of offers, projections, points in fewer dimensions and what they are found from, buckets (4 bytes
+///   for each that a row joins, twice while they are made), and lists of edges with their lengths, in both directions;
 /// - hnsw_rs: about 700 bytes per point and 64 per edge, of which every point has up to 2 x m on level 0 in each of
 ///   its lists.
 pub fn build_memory(

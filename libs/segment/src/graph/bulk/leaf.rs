@@ -13,7 +13,8 @@ use crate::kernels::prefetch_lines;
 /// Points whose slots are fetched ahead of those that are offered to.
 const AHEAD: usize = 2;
 
-/// Points of a bucket on which it is tried out whether fewer dimensions will do: three in four of their nearest must be found.
+/// Points of a bucket on which it is tried out whether fewer dimensions will do: three in four of their nearest must
+/// be found.
 const PROBES: usize = 8;
 
 /// Memory of one thread for buckets, kept from one to the next.
@@ -100,8 +101,8 @@ impl<B: Default + Send + Sync> Leaf<B> {
         self.nearest.cut();
     }
 
-    /// How many of the `k` nearest in `space` of about `probes` points of `bucket` are among what was found near them, and
-    /// how many there are.
+    /// How many of the `k` nearest in `space` of about `probes` points of `bucket` are among what was found near them,
+    /// and how many there are.
     pub(super) fn found<S: Space>(
         &self,
         space: &S,

@@ -5,8 +5,8 @@
 //! 1. `partition`: every point joins its few nearest of some sampled leaders; what is too large is split again. The
 //!    same once more inside disjoint random parts of the points, where near means farther: edges of middle length.
 //! 2. `leaf`: inside each bucket all pairs are compared by dense kernels, and each point's nearest are offered both
-//!    ways. Where few axes tell near from far (`rough`), pairs are compared along those, and the nearest once more by all
-//!    components.
+//!    ways. Where few axes tell near from far (`rough`), pairs are compared along those, and the nearest once more by
+//!    all components.
 //! 3. `slots`: a point keeps a bounded number of offers, of those in one direction the nearest.
 //! 4. `link`: the offers are pruned as in HNSW, reverse edges added, and what is overfull is pruned again.
 //! 5. Upper levels are built in the same way from a sixteenth of the level below, and so is the graph an HNSW graph.

@@ -1,8 +1,8 @@
 //! Kernels over 8-bit codes, chosen once at run time: AVX-512 with VNNI, AVX2, NEON, plain.
 //!
-//! A code is a byte that stands for itself minus 128 (in the rows of a narrow tile, minus 32). Sums of products are integers, so every instruction set gives
-//! the same result, and the distances of a tile follow from them by the same float operations in the same order: a
-//! graph built from codes is the same on every machine.
+//! A code is a byte that stands for itself minus 128 (in the rows of a narrow tile, minus 32). Sums of products are
+//! integers, so every instruction set gives the same result, and the distances of a tile follow from them by the same
+//! float operations in the same order: a graph built from codes is the same on every machine.
 
 #![allow(unsafe_code, reason = "vector instructions; each block says why it is sound")]
 

@@ -141,8 +141,8 @@ fn add_narrow(tile: &Tile<'_>, sums: &mut [[f32; TILE]; TILE]) {
             for column in (0..TILE).step_by(COLUMNS) {
                 let mut added = [[_mm256_setzero_si256(); 2]; ROWS];
                 for group in groups.clone() {
-                    // SAFETY: `group` is below `groups`, so the step lies in the panel (`assert_lengths`), and it holds 64
-                    // bytes for sixteen columns from a column <= 32 on.
+                    // SAFETY: `group` is below `groups`, so the step lies in the panel (`assert_lengths`), and it
+                    // holds 64 bytes for sixteen columns from a column <= 32 on.
                     let columns = unsafe {
                         let step = tile.panel.as_ptr().add(group * PANEL_STEP + 4 * column);
                         [_mm256_loadu_si256(step.cast()), _mm256_loadu_si256(step.add(32).cast())]
@@ -157,7 +157,7 @@ fn add_narrow(tile: &Tile<'_>, sums: &mut [[f32; TILE]; TILE]) {
                         }
                     }
                 }
-                // neither by `map`, which is not compiled for this instruction set, nor by reference: they are in registers
+                // not by `map`, which is compiled without this instruction set, nor by reference: they are in registers
                 let mut wide = [[_mm256_setzero_si256(); 2]; ROWS];
                 for row in 0..ROWS {
                     wide[row] =
