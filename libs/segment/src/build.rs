@@ -198,6 +198,7 @@ fn graph_meta(graph: &Graph, options: &BuildOptions) -> GraphMeta {
         stride: graph.stride as u32,
         entry: graph.entry,
         seeds: graph.seeds.clone(),
+        width: graph.width,
         levels: graph.upper.iter().map(|level| level.rows.len() as u32).collect(),
     }
 }

@@ -95,6 +95,33 @@ fn seg_4_vectors_that_vary_along_few_axes_are_found() {
     }
 }
 
+/// Moves vectors in turn by one of these.
+fn moved(mut vectors: Vec<Vec<f32>>, by: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    for (vector, by) in vectors.iter_mut().zip(by.iter().cycle()) {
+        vector.iter_mut().zip(by).for_each(|(c, by)| *c += by);
+    }
+    vectors
+}
+
+#[test]
+fn seg_4_groups_far_apart_whose_rows_vary_along_other_axes_are_all_come_down_in() {
+    let mut random = Random(3);
+    // eight, each moved along an axis of its own, and a hundred moved anywhere
+    let own: Vec<Vec<f32>> = (80..88).map(|own| (0..96).map(|at| f32::from(at == own)).collect()).collect();
+    let any: Vec<Vec<f32>> = (0..100).map(|_| random.vector(96)).collect();
+    for (metric, by, far) in METRICS.into_iter().flat_map(|metric| {
+        [(&own, 40.0), (&own, 150.0), (&own, 1000.0), (&any, 15.0), (&any, 100.0)]
+            .map(|(by, far)| (metric, by, far))
+    }) {
+        let by: Vec<Vec<f32>> = by.iter().map(|by| by.iter().map(|c| c * far).collect()).collect();
+        let (vectors, queries) = few_axes(20_000, 60, usize::MAX);
+        let (vectors, queries) = (moved(vectors, &by), moved(queries, &by));
+        let segment = sealed(&set_of(&schema(96, metric, &[]), &vectors), &options(1));
+        let got = recall(&segment, &queries);
+        assert!(got >= 0.95, "{metric}, {} groups {far} apart: {got}", by.len());
+    }
+}
+
 #[test]
 fn seg_4_a_merged_graph_finds_as_much_as_a_fresh_one() {
     for metric in METRICS {

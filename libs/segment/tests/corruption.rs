@@ -9,7 +9,7 @@ mod counting;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
-use common::forge::{seal_checksums, sections, without};
+use common::forge::{seal_checksums, sections, with_meta, without};
 use common::usage::use_all;
 use common::{FIELDS, METRICS, Random, cases, options, schema, schema_f16, sealed_bytes, upsert};
 use counting::peak;
@@ -314,6 +314,21 @@ fn seg_1_a_column_index_that_does_not_say_what_its_column_says_is_refused() {
         lie(&|index| index.reverse());
     }
     assert_eq!(indexes, schema.fields.len());
+}
+
+#[test]
+fn seg_1_an_impossible_width_of_walks_is_refused() {
+    let (_, bytes) = small(Metric::L2, 12);
+    let wide = |width: serde_json::Value| {
+        Segment::from_bytes(with_meta(&bytes, |meta| meta["graph"]["width"] = width))
+    };
+    for width in [1, 2, 64, 1024] {
+        use_all(&wide(width.into()).unwrap());
+    }
+    for width in [0.into(), 1025.into(), u64::MAX.into(), (-1).into(), "wide".into(), serde_json::Value::Null]
+    {
+        assert_named(&wide(width).unwrap_err());
+    }
 }
 
 #[test]

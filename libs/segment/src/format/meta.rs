@@ -56,8 +56,19 @@ pub(crate) struct GraphMeta {
     /// Rows from which a walk over level 0 starts, beside the one that the upper levels lead to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) seeds: Vec<u32>,
+    /// Nodes that a walk keeps on each upper level, all of which lead it on; of one it is greedy.
+    #[serde(default = "greedy", skip_serializing_if = "is_greedy")]
+    pub(crate) width: u32,
     /// Nodes of level 1, 2, ..
     pub(crate) levels: Vec<u32>,
+}
+
+fn greedy() -> u32 {
+    1
+}
+
+fn is_greedy(width: &u32) -> bool {
+    *width == 1
 }
 
 impl Meta {

@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use super::space::mixed;
 use crate::Cancelled;
 use crate::build::check_cancelled;
+use crate::random::mixed;
 
 /// Times that axes are turned towards the leading ones.
 const TURNS: usize = 2;

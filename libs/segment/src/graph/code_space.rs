@@ -7,13 +7,14 @@ use rayon::prelude::*;
 
 use super::axes::Axes;
 use super::equals::Look;
-use super::space::{Bounds, DIRECTIONS, Projection, Space, mixed};
+use super::space::{Bounds, DIRECTIONS, Projection, Space};
 use crate::Cancelled;
 use crate::build::check_cancelled;
 use crate::codes::{CodeQuery, Coded, Codes, code_stride, encode};
 use crate::kernels::codes::{Constants, NARROW_ZERO, NARROWEST, TILE, Tile, TileOut, ZERO, code_kernels};
 use crate::kernels::prefetch;
 use crate::mapping::{Unit, on_huge_pages};
+use crate::random::mixed;
 
 /// Coded rows as points. Distances are squared, between what the codes stand for.
 pub(crate) struct CodeSpace<'a> {

@@ -8,12 +8,13 @@ use std::cell::RefCell;
 use sluice_core::Metric;
 
 use super::equals::Look;
-use super::space::{Bounds, DIRECTIONS, Projection, Space, mixed};
+use super::space::{Bounds, DIRECTIONS, Projection, Space};
 use crate::Components;
 use crate::kernels::codes::{TILE, TileOut};
 use crate::kernels::{Compare, kernels};
+use crate::random::mixed;
 use crate::row::Rows;
-use crate::score::inverse_norm;
+use crate::score::{Scorer, inverse_norm};
 
 /// Rows of the largest norms from which every walk under dot starts as well.
 const SEEDS: usize = 64;
@@ -74,6 +75,19 @@ impl<'a> FullSpace<'a> {
             Metric::L2 => (kernels().by_l2(), Geometry::L2),
         };
         Self { vectors, compare, geometry, seeds }
+    }
+
+    pub(super) fn vector(&self, row: u32) -> Components<'a> {
+        self.vectors[row as usize]
+    }
+
+    /// The rank distance of a row to a query.
+    pub(super) fn rank(&self, scorer: &Scorer<'_>, row: u32) -> f32 {
+        let inverse_norm = match &self.geometry {
+            Geometry::Cosine { inverse_norms } => inverse_norms[row as usize],
+            _ => 0.0,
+        };
+        scorer.distance(self.vector(row), inverse_norm)
     }
 
     /// Rows from which every walk starts, beside the one that the upper levels lead to.

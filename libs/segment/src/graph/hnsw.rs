@@ -87,7 +87,8 @@ fn freeze(hnsw: &Points<'_>, rows: usize, spec: &GraphSpec) -> Graph {
         }
     }
     upper.sort_unstable_by_key(|(row, _)| *row);
-    let mut graph = Graph { stride0, stride, entry: 0, seeds: Vec::new(), level0, upper: Vec::new() };
+    let mut graph =
+        Graph { stride0, stride, entry: 0, seeds: Vec::new(), width: 1, level0, upper: Vec::new() };
     if !upper.is_empty() {
         graph.upper.push(first_level(&upper, m, stride));
     }

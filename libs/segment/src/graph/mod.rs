@@ -1,5 +1,6 @@
 //! The graph of a segment: flat arrays of neighbours, level by level.
 
+mod as_searched;
 mod axes;
 mod bulk;
 mod code_space;
@@ -8,22 +9,26 @@ mod full_space;
 mod hnsw;
 mod repair;
 mod space;
+mod tell_apart;
 mod walk;
+mod width;
 
 use std::sync::atomic::AtomicBool;
 
 use sluice_core::{GraphBuilder, Metric};
 
-use crate::build::check_cancelled;
 use crate::codes::Codes;
+use crate::random::mixed;
 use crate::row::Rows;
 use crate::{BuildOptions, Cancelled};
+use as_searched::AsSearched;
 pub(crate) use bulk::{Known, SLOT_MEMORY, fanout, rough_memory};
 use code_space::CodeSpace;
 use equals::Equals;
 use full_space::FullSpace;
-use space::{Space, mixed};
-pub(crate) use walk::{Links, Scratch, Target, Walked, beam, descend, pool};
+use space::Space;
+use tell_apart::told_apart;
+pub(crate) use walk::{Links, Scratch, Target, Upper, Walked, approach, beam, pool};
 
 /// A graph as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub(crate) struct Graph {
     pub(crate) entry: u32,
     /// Rows from which every walk over level 0 starts, beside the one that the upper levels lead to.
     pub(crate) seeds: Vec<u32>,
+    /// Nodes that a walk keeps on each upper level.
+    pub(crate) width: u32,
     /// `stride0` neighbours per row, filled up with `NO_ROW`.
     pub(crate) level0: Vec<u32>,
     /// Level 1, 2, ..
@@ -59,6 +66,9 @@ const SPARE: usize = 2;
 /// Vectors of fewer components have no codes: a code takes a line of 64 bytes, and with few components its rounding
 /// does not even out.
 pub(crate) const SMALLEST_CODED: usize = 32;
+
+/// Codes by which a smaller share of the nearest rows are found is not worth having.
+const TOLD_APART: f64 = 0.98;
 
 /// What searches go by.
 pub(crate) struct Made {
@@ -98,6 +108,9 @@ pub(crate) fn build(
     graph.seeds = full.seeds().to_vec();
     equals.string(&mut graph);
     repair::every_level(&mut graph, &full, cancelled)?;
+    let ef = spec.ef as usize;
+    let searched = AsSearched { full: &full, metric, codes: codes.as_ref().map(|codes| codes.view(metric)) };
+    graph.width = width::find(&graph, searched, &firsts, ef, cancelled)?;
     Ok(Made { graph: Some(graph), codes })
 }
 
@@ -129,7 +142,9 @@ fn coded(
     let codes = Codes::of(rows, dimension, metric, cancelled)?;
     let space = CodeSpace::new(&codes, full.extras());
     let equals = Equals::find(full.len(), |row| space.look(row), |a, b| full.are_as_one(a, b), cancelled)?;
-    Ok(tell_apart(full, &space, &equals.firsts(), cancelled)?.then_some((equals, codes)))
+    let searched = AsSearched { full, metric, codes: Some(codes.view(metric)) };
+    let share = told_apart(searched, &equals.firsts(), cancelled)?;
+    Ok((share >= TOLD_APART).then_some((equals, codes)))
 }
 
 /// The bulk graph of some rows, as a graph of all rows.
@@ -184,41 +199,6 @@ fn shuffled(rows: &[u32], seed: u64) -> Vec<u32> {
     let mut order: Vec<(u64, u32)> = rows.iter().map(|row| (mixed(seed ^ u64::from(*row)), *row)).collect();
     order.sort_unstable();
     order.into_iter().map(|(_, row)| row).collect()
-}
-
-/// Whether the nearest of `rows`, which are distinct, stand among the nearest by code: not so where tight groups lie
-/// far apart, since a step of the code is then wider than a group. Looked at on a sample, which is easier than all.
-fn tell_apart(
-    full: &FullSpace<'_>,
-    coded: &CodeSpace<'_>,
-    rows: &[u32],
-    cancelled: &AtomicBool,
-) -> Result<bool, Cancelled> {
-    const ROWS: usize = 4096;
-    const QUERIES: usize = 48;
-    const WANTED: usize = 10;
-    const AMONG: usize = 30;
-    let sample: Vec<u32> = rows.iter().step_by(rows.len().div_ceil(ROWS).max(1)).copied().collect();
-    let (mut found, mut all) = (0, 0);
-    let (mut exact, mut rough) = (Vec::new(), Vec::new());
-    for query in sample.iter().step_by(sample.len().div_ceil(QUERIES).max(1)) {
-        check_cancelled(cancelled)?;
-        exact.clear();
-        rough.clear();
-        full.distances(*query, &sample, &mut exact);
-        coded.distances(*query, &sample, &mut rough);
-        let mut sorted = rough.clone();
-        sorted.sort_unstable_by(f32::total_cmp);
-        let mut order: Vec<usize> = (0..sample.len()).collect();
-        order.sort_unstable_by(|a, b| exact[*a].total_cmp(&exact[*b]).then(rough[*b].total_cmp(&rough[*a])));
-        for row in order.into_iter().take(WANTED) {
-            // all that are as near by code come before it, for all a walk knows
-            let before = sorted.partition_point(|distance| *distance <= rough[row]);
-            found += usize::from(before <= AMONG);
-            all += 1;
-        }
-    }
-    Ok(found * 10 >= all * 9)
 }
 
 #[cfg(test)]
@@ -321,8 +301,8 @@ mod tests {
             assert!(codes(&vectors, dimension, Metric::L2, &unset).is_ok());
             assert!(Equals::find(n, |row| full.look(row), |_, _| true, &set).is_err());
             let made = Codes::of(&vectors, dimension, Metric::L2, &unset).unwrap();
-            let space = CodeSpace::new(&made, full.extras());
-            assert!(tell_apart(&full, &space, &[0, 1, 2], &set).is_err());
+            let searched = AsSearched { full: &full, metric: Metric::L2, codes: Some(made.view(Metric::L2)) };
+            assert!(told_apart(searched, &[0, 1, 2], &set).is_err());
         }
     }
 

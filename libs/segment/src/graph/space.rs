@@ -69,14 +69,6 @@ pub(crate) struct Bounds<'a> {
     pub(crate) columns: &'a [f32; TILE],
 }
 
-/// splitmix64: numbers without order from a seed.
-pub(crate) fn mixed(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// Some points of a space, by their places in a list.
 pub(crate) struct Part<'a, S> {
     pub(crate) space: &'a S,

@@ -28,6 +28,17 @@ impl<'a> Links<'a> {
     }
 }
 
+/// One upper level of a graph, as it is walked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Upper<'a> {
+    /// The rows of the level's nodes, in growing order.
+    pub(crate) rows: &'a [u32],
+    /// Each node's place in the level below.
+    pub(crate) below: &'a [u32],
+    /// Neighbours as places in this level, a fixed number per node.
+    pub(crate) neighbours: &'a [u32],
+}
+
 /// What a walk needs to know of its query.
 pub(crate) trait Target {
     /// Appends the distance of each of `nodes`.
@@ -62,6 +73,8 @@ pub(crate) struct Scratch {
     distances: Vec<f32>,
     /// What the last walk found, best first, once it is done.
     found: Vec<Near>,
+    /// Where the next walk starts.
+    starts: Vec<u32>,
 }
 
 impl Scratch {
@@ -94,14 +107,74 @@ impl Scratch {
         target.distances(&self.batch, &mut self.distances);
     }
 
+    /// Where the next walk starts; to be given back.
+    pub(crate) fn take_starts(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.starts)
+    }
+
+    pub(crate) fn give_back(&mut self, starts: Vec<u32>) {
+        self.starts = starts;
+    }
+
     /// What the last walk found, best first.
     pub(crate) fn found(&self) -> &[Near] {
         &self.found
     }
 }
 
+/// A target on an upper level, whose nodes stand for these rows.
+struct OnRows<'a, T> {
+    target: &'a T,
+    rows: &'a [u32],
+}
+
+impl<T: Target> Target for OnRows<'_, T> {
+    #[inline]
+    fn distances(&self, nodes: &[u32], out: &mut Vec<f32>) {
+        for nodes in nodes.chunks(32) {
+            let mut buffer = [0; 32];
+            let rows = &mut buffer[..nodes.len()];
+            rows.iter_mut().zip(nodes).for_each(|(row, node)| *row = self.rows[*node as usize]);
+            self.target.distances(rows, out);
+        }
+    }
+
+    fn check_cancelled(&self) -> Result<(), Cancelled> {
+        self.target.check_cancelled()
+    }
+}
+
+/// Walks down the upper levels, which come from the highest on, and leaves in `scratch` where to start on level 0:
+/// at the nearest `width` nodes of each level. Of one node the walk is greedy, as in HNSW.
+///
+/// # Errors
+/// When the target says that the query was cancelled.
+pub(crate) fn approach<'a>(
+    levels: impl Iterator<Item = Upper<'a>>,
+    entry: u32,
+    (stride, width): (usize, usize),
+    target: &impl Target,
+    scratch: &mut Scratch,
+) -> Result<(), Cancelled> {
+    let mut starts = std::mem::take(&mut scratch.starts);
+    starts.clear();
+    starts.push(entry);
+    for Upper { rows, below, neighbours } in levels {
+        let links = Links { neighbours, stride };
+        let target = OnRows { target, rows };
+        if width == 1 {
+            starts[0] = below[descend(links, starts[0], &target, scratch) as usize];
+        } else {
+            pool(links, starts.drain(..), (width, width), &target, scratch)?;
+            starts.extend(scratch.found.iter().map(|near| below[near.row() as usize]));
+        }
+    }
+    scratch.starts = starts;
+    Ok(())
+}
+
 /// Walks to the nearest node that can be reached by always going on to a nearer neighbour.
-pub(crate) fn descend(links: Links<'_>, from: u32, target: &impl Target, scratch: &mut Scratch) -> u32 {
+fn descend(links: Links<'_>, from: u32, target: &impl Target, scratch: &mut Scratch) -> u32 {
     let mut at = Near::new(target.distance(from), from);
     loop {
         let before = at;

@@ -4,7 +4,7 @@ use roaring::RoaringBitmap;
 
 use super::Segment;
 use super::by_vector::ByVector;
-use super::search::Distances;
+use crate::distances::Distances;
 use crate::near::{Near, TopK, hits};
 use crate::score::Scorer;
 use crate::{Cancelled, Hit, Query};

@@ -1,8 +1,8 @@
 //! A query compared with full vectors.
 
 use super::Segment;
-use super::search::Distances;
 use crate::Components;
+use crate::distances::Distances;
 use crate::near::{Near, TopK};
 use crate::score::Scorer;
 

@@ -6,9 +6,10 @@ use sluice_core::{FieldType, Metric, Quantization, VectorType};
 use super::column::{Column, Values, Words};
 use super::column_index::ColumnIndexSpans;
 use crate::SegmentError;
-use crate::codes::code_stride;
+use crate::codes::{CodeView, code_stride};
 use crate::components::Components;
 use crate::format::{Entry, GraphMeta, Kind, Meta, Table, encoding_of, key_slots};
+use crate::graph::Upper;
 
 type Span = std::ops::Range<usize>;
 
@@ -40,17 +41,6 @@ struct CodeSpans {
     means: Span,
 }
 
-/// The codes of a segment's rows; see `format`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CodeView<'a> {
-    pub(super) codes: &'a [u8],
-    pub(super) stride: usize,
-    pub(super) scales: &'a [f32],
-    /// Empty unless the metric is l2.
-    pub(super) norms: &'a [f32],
-    pub(super) means: &'a [f32],
-}
-
 #[derive(Debug)]
 struct ColumnSpans {
     kind: FieldType,
@@ -67,17 +57,6 @@ struct ColumnSpans {
 struct UpperSpans {
     span: Span,
     nodes: usize,
-}
-
-/// One upper level of the graph.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Upper<'a> {
-    /// The rows of the level's nodes, in growing order.
-    pub(super) rows: &'a [u32],
-    /// Each node's place in the level below.
-    pub(super) below: &'a [u32],
-    /// Neighbours as places in this level, a fixed number per node.
-    pub(super) neighbours: &'a [u32],
 }
 
 /// Finds sections and counts them, so that one too many is noticed.

@@ -3,7 +3,6 @@
 //! A `Segment` exists only if every byte of it was checked (see `validate`); its accessors count on that.
 
 mod batch;
-mod by_code;
 mod by_vector;
 mod column;
 mod column_index;
@@ -20,11 +19,12 @@ use sluice_core::{GraphBuilder, Offset, Quantization, Schema, Timestamp};
 pub(crate) use column::{Column, Values};
 pub(crate) use column_index::ColumnIndex;
 
+use crate::codes::CodeView;
 use crate::format::{self, GraphMeta, Kind, Meta, Table};
 use crate::mapping::Bytes;
 use crate::row::ValueRef;
 use crate::{Components, RowRef, SegmentError};
-use layout::{CodeView, Layout};
+use layout::Layout;
 
 /// An immutable, verified file of live records, with or without a graph.
 #[derive(Debug)]

@@ -13,11 +13,12 @@ use std::cell::Cell;
 use roaring::RoaringBitmap;
 
 use super::Segment;
-use super::by_code::ByCode;
 use super::by_vector::ByVector;
 use super::select::{Rows, Selection};
+use crate::codes::QueryCodes;
+use crate::distances::Distances;
 use crate::filter::{Plan, choose, patience};
-use crate::graph::{Links, Scratch, Target, Walked, beam, descend, pool};
+use crate::graph::{Links, Scratch, Target, Walked, approach, beam, pool};
 use crate::near::{Near, TopK, hits};
 use crate::score::Scorer;
 use crate::{Cancelled, Hit, Query};
@@ -37,7 +38,7 @@ thread_local! {
 #[derive(Default)]
 struct Memory {
     scratch: Scratch,
-    query: crate::codes::CodeQuery,
+    query: QueryCodes,
 }
 
 /// The rows that may stand in the answer.
@@ -55,16 +56,6 @@ impl Live<'_> {
             Self::AllBut(deleted) => !deleted.contains(row),
             Self::These(selection) => selection.contains(row),
         }
-    }
-}
-
-/// Distances of a query to rows by number, by whatever is compared.
-pub(super) trait Distances {
-    fn distances(&self, rows: &[u32], out: &mut Vec<f32>);
-
-    /// The same for rows that lie one after another, or nearly so.
-    fn distances_in_turn(&self, rows: &[u32], out: &mut Vec<f32>) {
-        self.distances(rows, out);
     }
 }
 
@@ -103,7 +94,7 @@ impl Segment {
             return Ok(hits(found?.rows.into_iter(), &scorer, query.bound));
         };
         let mut memory = MEMORY.take();
-        let by_code = ByCode::new(codes, self.meta.metric, &scorer, &mut memory.query);
+        let by_code = codes.compared_with(scorer.query(), self.meta.metric, &mut memory.query);
         let wanted = query.k.saturating_add(again(query.k));
         let found = search.run(&by_code, wanted, &mut memory.scratch);
         MEMORY.set(memory);
@@ -205,17 +196,13 @@ impl Search<'_> {
     ) -> Result<Option<Vec<Near>>, Cancelled> {
         let (layout, bytes) = (&self.segment.layout, &self.segment.bytes);
         let Some(graph) = &self.segment.meta.graph else { return Ok(None) };
-        let mut from = graph.entry;
-        for level in (1..=layout.upper_levels()).rev() {
-            let upper = layout.upper(bytes, level);
-            let links = Links { neighbours: upper.neighbours, stride: graph.stride as usize };
-            from =
-                descend(links, from, &OnLevel { search: self, distances, rows: Some(upper.rows) }, scratch);
-            from = upper.below[from as usize];
-        }
+        let target = OnGraph { search: self, distances };
+        let levels = (1..=layout.upper_levels()).rev().map(|level| layout.upper(bytes, level));
+        let (stride, width) = (graph.stride as usize, graph.width as usize);
+        approach(levels, graph.entry, (stride, width), &target, scratch)?;
         let links = Links { neighbours: layout.level0(bytes), stride: graph.stride0 as usize };
-        let starts = std::iter::once(from).chain(graph.seeds.iter().copied());
-        let target = OnLevel { search: self, distances, rows: None };
+        let reached = scratch.take_starts();
+        let starts = reached.iter().chain(&graph.seeds).copied();
         let walked = match self.live {
             Live::All => {
                 pool(links, starts, (ef, wanted), &target, scratch)?;
@@ -223,6 +210,7 @@ impl Search<'_> {
             }
             _ => beam(links, starts, ef, limit, &target, scratch)?,
         };
+        scratch.give_back(reached);
         let found = scratch.found();
         let complete = walked == Walked::Done && found.len() >= self.query.k.min(self.most);
         Ok(complete.then(|| found[..worth_a_look(found, wanted, self.query.k)].to_vec()))
@@ -268,28 +256,16 @@ impl Search<'_> {
     }
 }
 
-/// The query on one level of the graph.
-struct OnLevel<'a, D> {
+/// The query among the rows of the graph.
+struct OnGraph<'a, D> {
     search: &'a Search<'a>,
     distances: &'a D,
-    /// The rows of an upper level's nodes; on level 0 nodes are rows.
-    rows: Option<&'a [u32]>,
 }
 
-impl<D: Distances> Target for OnLevel<'_, D> {
+impl<D: Distances> Target for OnGraph<'_, D> {
     #[inline]
-    fn distances(&self, nodes: &[u32], out: &mut Vec<f32>) {
-        match self.rows {
-            None => self.distances.distances(nodes, out),
-            Some(rows) => {
-                for nodes in nodes.chunks(32) {
-                    let mut buffer = [0; 32];
-                    let places = &mut buffer[..nodes.len()];
-                    places.iter_mut().zip(nodes).for_each(|(place, node)| *place = rows[*node as usize]);
-                    self.distances.distances(places, out);
-                }
-            }
-        }
+    fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
+        self.distances.distances(rows, out);
     }
 
     #[inline]

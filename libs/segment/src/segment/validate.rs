@@ -7,10 +7,10 @@
 use sluice_core::ids::MAX_KEY_BYTES;
 use sluice_core::schema::MAX_FIELDS;
 
-use super::layout::Upper;
 use super::{Segment, Values};
 use crate::SegmentError;
 use crate::format::{GraphMeta, Kind, MAX_META, MAX_ROWS, Meta, NO_ROW, Table};
+use crate::graph::Upper;
 use crate::kernels::kernels;
 
 type Checked = Result<(), SegmentError>;
@@ -19,6 +19,7 @@ type Checked = Result<(), SegmentError>;
 const MAX_STRIDE: u32 = 1024;
 const MAX_LEVELS: usize = 32;
 const MAX_SEEDS: usize = 1024;
+const MAX_WIDTH: u32 = 1024;
 
 fn refuse<T>(section: impl ToString, problem: impl ToString) -> Result<T, SegmentError> {
     Err(SegmentError::damaged(section, problem))
@@ -53,6 +54,9 @@ fn graph_meta(graph: &GraphMeta, rows: u32) -> Checked {
     }
     if graph.seeds.len() > MAX_SEEDS || graph.seeds.iter().any(|row| *row >= rows) {
         return refuse(Kind::Meta, "the graph's seeds are too many or do not exist");
+    }
+    if !(1..=MAX_WIDTH).contains(&graph.width) {
+        return refuse(Kind::Meta, "the upper levels are walked at an impossible width");
     }
     // each level is a part of the one below it
     let mut below = rows;

@@ -54,6 +54,16 @@ pub fn without(bytes: &[u8], kind: u16) -> Vec<u8> {
     assemble(&others.map(|(what, at)| (what, bytes[at].to_vec())).collect::<Vec<Part>>())
 }
 
+/// The file with its meta section changed, which is the first.
+pub fn with_meta(bytes: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+    let mut parts: Vec<Part> =
+        sections(bytes).into_iter().map(|(what, at)| (what, bytes[at].to_vec())).collect();
+    let mut meta = serde_json::from_slice(&parts[0].1).unwrap();
+    change(&mut meta);
+    parts[0].1 = serde_json::to_vec(&meta).unwrap();
+    assemble(&parts)
+}
+
 /// Makes everything right again that does not depend on a section's content: magic numbers, version, length of the
 /// file, checksums.
 pub fn seal(bytes: &mut [u8]) {

@@ -27,12 +27,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rayon::prelude::*;
 use sluice_core::GraphSpec;
 
-use super::space::{Part, Space, mixed};
+use super::space::{Part, Space};
 use super::{Graph, Level, SPARE};
 use crate::build::check_cancelled;
 use crate::format::NO_ROW;
 use crate::kernels::codes::BEST;
 use crate::mapping::on_huge_pages;
+use crate::random::mixed;
 use crate::{Cancelled, Progress};
 use leaf::Leaf;
 use link::Lists;
@@ -153,7 +154,7 @@ pub(super) fn build<S: Space>(
         rows.retain(|row| stands_on(*row, seed, number));
     }
     place_below(&mut upper);
-    Ok(Graph { stride0, stride, entry: 0, seeds: Vec::new(), level0, upper })
+    Ok(Graph { stride0, stride, entry: 0, seeds: Vec::new(), width: 1, level0, upper })
 }
 
 /// Numbers points by their nearest leaders, so that what is compared together lies together.

@@ -7,8 +7,9 @@ use rayon::prelude::*;
 use super::nearest::Nearest;
 use crate::Cancelled;
 use crate::build::check_cancelled;
-use crate::graph::space::{Bounds, Space, mixed};
+use crate::graph::space::{Bounds, Space};
 use crate::kernels::codes::{TILE, TileOut, code_kernels};
+use crate::random::mixed;
 
 /// How points are split into buckets.
 #[derive(Debug, Clone)]

@@ -14,8 +14,9 @@ use crate::Cancelled;
 use crate::build::check_cancelled;
 use crate::codes::code_stride;
 use crate::graph::axes::{Axes, shorten};
-use crate::graph::space::{Space, mixed};
+use crate::graph::space::Space;
 use crate::kernels::codes::BEST;
+use crate::random::mixed;
 
 /// Nearest along the axes that are compared by all components.
 pub(super) const CANDIDATES: usize = 10;

@@ -121,7 +121,7 @@ mod tests {
         #[test]
         fn seg_5_what_is_kept_depends_on_the_set_of_offers_only(offers in offers(), seed in any::<u64>()) {
             let mut shuffled = offers.clone();
-            shuffled.sort_by_key(|(a, b)| crate::graph::space::mixed(seed ^ u64::from(*a) << 32 ^ u64::from(*b)));
+            shuffled.sort_by_key(|(a, b)| crate::random::mixed(seed ^ u64::from(*a) << 32 ^ u64::from(*b)));
             shuffled.extend_from_slice(&offers[..offers.len() / 2]);
             prop_assert_eq!(kept(&offers), kept(&shuffled));
         }

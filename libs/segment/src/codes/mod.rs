@@ -4,6 +4,8 @@
 //! component becomes 127: rows of very different lengths are coded equally well. Under cosine vectors are
 //! normalised first. A byte of 128 stands for 0; rows are padded with it to a multiple of 64 bytes.
 
+mod compare;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
@@ -15,6 +17,7 @@ use crate::kernels::codes::{MAX_LENGTH, ZERO};
 use crate::mapping::Unit;
 use crate::row::Rows;
 use crate::score::inverse_norm;
+pub(crate) use compare::{CodeView, QueryCodes};
 
 /// Largest code of a component, either way.
 const LARGEST: f32 = 127.0;
@@ -85,6 +88,12 @@ impl Codes {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(&self.units)
+    }
+
+    /// As they will stand in a file.
+    pub(crate) fn view(&self, metric: Metric) -> CodeView<'_> {
+        let norms = if metric == Metric::L2 { &self.norms[..] } else { &[] };
+        CodeView { codes: self.bytes(), stride: self.stride, scales: &self.scales, norms, means: &self.means }
     }
 }
 
