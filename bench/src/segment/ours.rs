@@ -188,7 +188,7 @@ pub(crate) fn metadata(text: &str) -> Result<Metadata> {
 /// are among that where there are codes to walk by.
 pub(crate) fn hot_bytes(info: &SegmentInfo) -> u64 {
     let has = |name: &str| info.sections.iter().any(|section| section.name.starts_with(name));
-    let cold: &[&str] = match has("codes") {
+    let cold: &[&str] = match has("codes") || has("short codes") {
         true => &["meta", "offsets", "timestamps", "column", "dictionary", "vectors", "inverse norms"],
         false => &["meta", "offsets", "timestamps", "column", "dictionary"],
     };
@@ -221,5 +221,8 @@ mod tests {
         assert_eq!(hot_bytes(&info), 1110);
         info.sections.push(section("codes", 10_000));
         assert_eq!(hot_bytes(&info), 11_100);
+        info.sections.pop();
+        info.sections.push(section("short codes", 5_000));
+        assert_eq!(hot_bytes(&info), 6_100);
     }
 }

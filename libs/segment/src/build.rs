@@ -8,11 +8,11 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sluice_core::{Dimension, GraphBuilder, GraphSpec, Metric, Quantization, Schema, VectorType};
 
-use crate::codes::{Codes, code_stride};
+use crate::codes::{Codes, ShortCodes, code_stride};
 use crate::column_index::write_column_index;
 use crate::columns::{Dictionary, write_column};
 use crate::format::{GraphMeta, Kind, MAX_ROWS, Meta, SegmentWriter, key_hash, key_slots};
-use crate::graph::{self, Graph, Known, Made, SLOT_MEMORY, SMALLEST_CODED, fanout, rough_memory};
+use crate::graph::{self, Graph, Known, Made, MadeCodes, SLOT_MEMORY, SMALLEST_CODED, fanout, rough_memory};
 use crate::row::Rows;
 use crate::score::inverse_norm;
 use crate::{BuildError, Cancelled, Components, Progress};
@@ -132,7 +132,7 @@ pub(crate) fn build(
     } else {
         let coded = scanned_by_code(rows.len() as u64, dimension, options.quantization);
         let codes = if coded { graph::codes(rows, dimension, metric, cancelled)? } else { None };
-        Made { graph: None, codes }
+        Made { graph: None, codes: codes.map(MadeCodes::Whole) }
     };
     let written = write(rows, schema, options, made, path, cancelled);
     if written.is_err()
@@ -164,7 +164,14 @@ fn write(
         vector_type: schema.vector_type,
         fields: schema.fields.clone(),
         graph: graph.as_ref().map(|g| graph_meta(g, options)),
-        quantization: if codes.is_some() { Quantization::Sq8 } else { Quantization::None },
+        quantization: match codes {
+            Some(MadeCodes::Whole(_)) => Quantization::Sq8,
+            _ => Quantization::None,
+        },
+        axes: match &codes {
+            Some(MadeCodes::Short(codes)) => Some(codes.scales.len() as u32),
+            _ => None,
+        },
         writer: concat!("sluice-segment ", env!("CARGO_PKG_VERSION")).into(),
     };
     file.begin(Kind::Meta, 0)?;
@@ -179,10 +186,13 @@ fn write(
     if let Some(graph) = &graph {
         write_graph(&mut file, graph)?;
     }
-    if let Some(codes) = &codes {
+    if let Some(MadeCodes::Whole(codes)) = &codes {
         write_codes(&mut file, codes, schema.metric)?;
     }
     write_column_indexes(&mut file, rows, &dictionaries, schema, cancelled)?;
+    if let Some(MadeCodes::Short(codes)) = &codes {
+        write_short_codes(&mut file, codes)?;
+    }
     check_cancelled(cancelled)?;
     Ok(file.finish()?)
 }
@@ -338,5 +348,16 @@ fn write_codes(file: &mut SegmentWriter, codes: &Codes, metric: Metric) -> Resul
         file.values(&codes.norms)?;
     }
     file.begin(Kind::CodeMeans, 0)?;
+    Ok(file.values(&codes.means)?)
+}
+
+fn write_short_codes(file: &mut SegmentWriter, codes: &ShortCodes) -> Result<(), BuildError> {
+    file.begin(Kind::ShortCodes, 0)?;
+    file.values(codes.bytes())?;
+    file.begin(Kind::CodeAxes, 0)?;
+    file.values(&codes.axes)?;
+    file.begin(Kind::AxisScales, 0)?;
+    file.values(&codes.scales)?;
+    file.begin(Kind::ShortMeans, 0)?;
     Ok(file.values(&codes.means)?)
 }

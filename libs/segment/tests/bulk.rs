@@ -90,8 +90,72 @@ fn few_axes(n: usize, queries: usize, every: usize) -> (Vec<Vec<f32>>, Vec<Vec<f
 fn seg_4_vectors_that_vary_along_few_axes_are_found() {
     for (metric, every) in METRICS.into_iter().flat_map(|metric| [(metric, usize::MAX), (metric, 4)]) {
         let (vectors, queries) = few_axes(20_000, 60, every);
-        let got = recall(&sealed(&set_of(&schema(96, metric, &[]), &vectors), &options(1)), &queries);
-        assert!(got >= 0.95, "{metric} {every}: {got}");
+        let segment = sealed(&set_of(&schema(96, metric, &[]), &vectors), &options(1));
+        assert_eq!(quantization(&segment), Quantization::Sq8);
+        let axes = segment.info().axes;
+        if every == usize::MAX {
+            assert!(axes.is_some_and(|axes| axes <= 48), "{metric}: {axes:?}");
+        }
+        let got = recall(&segment, &queries);
+        assert!(got >= 0.95, "{metric} {every} {axes:?}: {got}");
+    }
+}
+
+#[test]
+fn seg_4_short_codes_are_as_long_as_tells_rows_apart_and_absent_where_none_do() {
+    let axes = |vectors: &[Vec<f32>]| {
+        let segment = sealed(&set_of(&schema(vectors[0].len(), Metric::L2, &[]), vectors), &options(1));
+        assert_eq!(quantization(&segment), Quantization::Sq8);
+        segment.info().axes
+    };
+    let mut random = Random(5);
+    // rows that vary alike along all components, and too few rows to be worth it
+    let all: Vec<Vec<f32>> = (0..17_000).map(|_| random.vector(96)).collect();
+    assert_eq!(axes(&all), None);
+    assert_eq!(axes(&few_axes(8000, 0, usize::MAX).0), None);
+    // forty axes of 256 have room in one line, eighty do not
+    for (planted, expected) in [(40, 56), (80, 120)] {
+        let along: Vec<Vec<f32>> = (0..planted).map(|_| random.vector(256)).collect();
+        let mut one = || {
+            let mut vector = vec![0.0; 256];
+            for axis in &along {
+                let by = random.normal();
+                vector.iter_mut().zip(axis).for_each(|(c, a)| *c += by * a);
+            }
+            vector
+        };
+        let vectors: Vec<Vec<f32>> = (0..17_000).map(|_| one()).collect();
+        assert_eq!(axes(&vectors), Some(expected), "{planted}");
+    }
+}
+
+#[test]
+fn seg_4_short_codes_find_deleted_and_filtered_rows_out() {
+    let (vectors, queries) = few_axes(20_000, 20, usize::MAX);
+    let schema = schema(96, Metric::Cosine, &[("n", sluice_core::FieldType::Integer)]);
+    let mut set = sluice_segment::GrowingSet::new(schema.clone());
+    for (i, v) in vectors.iter().enumerate() {
+        set.apply(common::upsert(&schema, &format!("k{i}"), i as u64, v, &format!(r#"{{"n":{}}}"#, i % 100)));
+    }
+    let segment = sealed(&set, &options(1));
+    assert!(segment.info().axes.is_some());
+    let dead: RoaringBitmap = (0..segment.len()).filter(|row| row % 3 == 0).collect();
+    for most in [1, 10, 60] {
+        let filter = serde_json::json!({"n": {"$lt": most}});
+        let filter = sluice_segment::Filter::parse(&filter, &schema).unwrap();
+        let (mut good, mut all) = (0, 0);
+        for q in &queries {
+            let q = vector(&schema, q);
+            for k in [10, 100] {
+                let exact = segment.search(&common::filtered(&q, k, true, &filter), &dead).unwrap();
+                let got = segment.search(&common::filtered(&q, k, false, &filter), &dead).unwrap();
+                assert_eq!((got.len(), exact.len()), (k, k));
+                assert!(got.iter().all(|hit| !dead.contains(hit.row) && hit.row % 100 < most));
+                good += found(Metric::Cosine, &got, &exact);
+                all += k;
+            }
+        }
+        assert!(good * 100 >= all * 95, "{most}: {good} of {all}");
     }
 }
 

@@ -10,6 +10,7 @@ mod common;
 
 use std::path::PathBuf;
 
+use common::forge::with_short_codes;
 use common::{FIELDS, METRICS, Random, options, query, schema, schema_f16, sealed_bytes, upsert, vector};
 use roaring::RoaringBitmap;
 use serde_json::{Value, json};
@@ -22,6 +23,8 @@ struct Form {
     dimension: usize,
     quantization: Quantization,
     vector_type: VectorType,
+    /// Axes of short codes.
+    axes: Option<u32>,
 }
 
 impl Form {
@@ -30,17 +33,23 @@ impl Form {
     }
 }
 
-/// Every form that was ever released. Codes, then indexes of columns, came with version 1, as optional sections; version
+/// Every form that was ever released. Codes, indexes of columns, then short codes came with version 1, as optional sections; version
 /// 2 is for 16-bit floats.
-const FORMS: [Form; 4] = [
-    Form { folder: "v1", dimension: 4, quantization: Quantization::None, vector_type: VectorType::F32 },
+const FORMS: [Form; 5] = [
+    Form { folder: "v1", dimension: 4, quantization: Quantization::None, ..CODED },
     Form { folder: "v1_codes", ..CODED },
     Form { folder: "v1_indexes", ..CODED },
     Form { folder: "v2_f16", vector_type: VectorType::F16, ..CODED },
+    Form { folder: "v1_short", axes: Some(12), ..CODED },
 ];
 
-const CODED: Form =
-    Form { folder: "", dimension: 32, quantization: Quantization::Sq8, vector_type: VectorType::F32 };
+const CODED: Form = Form {
+    folder: "",
+    dimension: 32,
+    quantization: Quantization::Sq8,
+    vector_type: VectorType::F32,
+    axes: None,
+};
 
 /// Three queries, which repeat four components.
 fn queries(dimension: usize) -> [Vec<f32>; 3] {
@@ -78,7 +87,12 @@ fn write(form: &Form, metric: Metric) -> Vec<u8> {
     }
     let mut options = options(1);
     options.graph.m = 4;
-    sealed_bytes(&set, &options)
+    let bytes = sealed_bytes(&set, &options);
+    match form.axes {
+        // only large segments are written so
+        Some(axes) => with_short_codes(&bytes, axes as usize),
+        None => bytes,
+    }
 }
 
 /// What a segment answers, as JSON.
@@ -140,6 +154,7 @@ fn seg_3_kept_segments_of_every_format_open_and_answer_as_recorded() {
             }
             let segment = Segment::open(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
             assert_eq!(segment.info().quantization, form.quantization);
+            assert_eq!(segment.info().axes, form.axes);
             assert_eq!(segment.schema().vector_type, form.vector_type);
             let version = if form.vector_type == VectorType::F16 { 2 } else { 1 };
             assert_eq!(segment.info().version, version);

@@ -9,7 +9,7 @@ mod counting;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
-use common::forge::{seal_checksums, sections, with_meta, without};
+use common::forge::{SHORT_CODES, seal_checksums, sections, with_meta, with_short_codes, without};
 use common::usage::use_all;
 use common::{FIELDS, METRICS, Random, cases, options, schema, schema_f16, sealed_bytes, upsert};
 use counting::peak;
@@ -314,6 +314,43 @@ fn seg_1_a_column_index_that_does_not_say_what_its_column_says_is_refused() {
         lie(&|index| index.reverse());
     }
     assert_eq!(indexes, schema.fields.len());
+}
+
+#[test]
+fn seg_1_short_codes_are_what_they_say_or_refused() {
+    for (metric, axes) in METRICS.into_iter().flat_map(|metric| [(metric, 1), (metric, 3)]) {
+        let bytes = with_short_codes(&small(metric, 12).1, axes);
+        let segment = Segment::from_bytes(&bytes).unwrap();
+        assert_eq!(segment.info().axes, Some(axes as u32));
+        use_all(&segment);
+        no_bit_can_flip_unseen(bytes.clone());
+        let refused = |forged: Vec<u8>| assert_named(&Segment::from_bytes(forged).unwrap_err());
+        for kind in SHORT_CODES {
+            refused(without(&bytes, kind));
+        }
+        for other in [0.into(), 4.into(), u32::MAX.into(), (-1).into(), serde_json::Value::Null] {
+            refused(with_meta(&bytes, |meta| meta["axes"] = other));
+        }
+        refused(with_meta(&bytes, |meta| meta["quantization"] = "sq8".into()));
+        // what distances are computed from: scale and norm of a row, scales of axes, means
+        let section = |kind: u16| {
+            let is = |(what, _): &([u8; 8], _)| u16::from_le_bytes([what[0], what[1]]) == kind;
+            sections(&bytes).into_iter().find(is).unwrap().1
+        };
+        let (row, scales, means) = (section(0x8006), section(0x8008), section(0x8009));
+        for at in [row.start + 56, row.start + 60, row.end - 8, row.end - 4, scales.start, means.end - 4] {
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0] {
+                let mut forged = bytes.clone();
+                forged[at..at + 4].copy_from_slice(&value.to_le_bytes());
+                seal_checksums(&mut forged);
+                // a mean may be anything that is finite
+                match at >= means.start && value == -1.0 {
+                    true => use_all(&Segment::from_bytes(&forged).unwrap()),
+                    false => refused(forged),
+                }
+            }
+        }
+    }
 }
 
 #[test]

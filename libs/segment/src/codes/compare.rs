@@ -2,9 +2,9 @@
 
 use sluice_core::Metric;
 
-use super::CodeQuery;
+use super::{CodeQuery, ShortView};
 use crate::distances::Distances;
-use crate::kernels::codes::{CodeKernels, code_kernels};
+use crate::kernels::codes::{CodeKernels, NARROW_QUERY, code_kernels};
 use crate::kernels::prefetch;
 
 /// Groups of four rows whose codes are fetched ahead of the group that is compared.
@@ -17,6 +17,12 @@ pub(crate) trait CodeRows: Copy {
 
     /// What a step of the row's code is worth, and what its distance has that no product with it has.
     fn constants(&self, row: u32) -> (f32, f32);
+
+    /// Asks for all of that to be fetched.
+    #[inline]
+    fn prefetch(&self, row: u32) {
+        prefetch(self.code(row));
+    }
 }
 
 /// The codes of all components, as they stand in a file; see `format`.
@@ -40,6 +46,12 @@ impl CodeRows for CodeView<'_> {
     fn constants(&self, row: u32) -> (f32, f32) {
         (self.scales[row as usize], self.norms.get(row as usize).copied().unwrap_or(0.0))
     }
+
+    #[inline]
+    fn prefetch(&self, row: u32) {
+        prefetch(self.code(row));
+        prefetch(&self.scales[row as usize..][..1]);
+    }
 }
 
 impl<'a> CodeView<'a> {
@@ -52,7 +64,7 @@ impl<'a> CodeView<'a> {
     ) -> ByCode<'a, Self> {
         // a product with the means is the same for every row; a difference is not
         let (means, times) = if metric == Metric::L2 { (self.means, 2.0) } else { (&[][..], 1.0) };
-        memory.whole.set(query, means);
+        memory.whole.set(query, means, self.stride, NARROW_QUERY);
         ByCode::new(self, &memory.whole, times)
     }
 }
@@ -60,10 +72,20 @@ impl<'a> CodeView<'a> {
 /// Memory for the codes of a query, kept from one to the next.
 #[derive(Debug, Default)]
 pub(crate) struct QueryCodes {
-    whole: CodeQuery,
+    pub(super) whole: CodeQuery,
+    /// Where the query lies along axes.
+    pub(super) along: Vec<f32>,
+    pub(super) short: CodeQuery,
 }
 
-/// Codes and what they are compared with.
+/// What searches go by instead of full vectors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AnyView<'a> {
+    Whole(CodeView<'a>),
+    Short(ShortView<'a>),
+}
+
+/// Codes and what they are compared with: a narrow query.
 pub(crate) struct ByCode<'a, R> {
     rows: R,
     query: &'a CodeQuery,
@@ -73,7 +95,7 @@ pub(crate) struct ByCode<'a, R> {
 }
 
 impl<'a, R: CodeRows> ByCode<'a, R> {
-    fn new(rows: R, query: &'a CodeQuery, times: f32) -> Self {
+    pub(super) fn new(rows: R, query: &'a CodeQuery, times: f32) -> Self {
         Self { rows, query, kernels: code_kernels(), factor: times * query.scale }
     }
 
@@ -89,7 +111,7 @@ impl<R: CodeRows> Distances for ByCode<'_, R> {
     fn distances_in_turn(&self, rows: &[u32], out: &mut Vec<f32>) {
         let (fours, rest) = rows.as_chunks::<4>();
         for four in fours {
-            let sums = (self.kernels.dot4)(four.map(|row| self.rows.code(row)), &self.query.codes);
+            let sums = (self.kernels.dot4_narrow)(four.map(|row| self.rows.code(row)), &self.query.codes);
             out.extend(four.iter().zip(sums).map(|(row, sum)| self.distance(*row, sum)));
         }
         for row in rest {
@@ -97,13 +119,22 @@ impl<R: CodeRows> Distances for ByCode<'_, R> {
         }
     }
 
+    #[inline]
+    fn expect(&self, row: u32) {
+        self.rows.prefetch(row);
+    }
+
+    fn distances_of_expected(&self, rows: &[u32], out: &mut Vec<f32>) {
+        self.distances_in_turn(rows, out);
+    }
+
     fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
         let (fours, rest) = rows.as_chunks::<4>();
-        rows.iter().take(4 * AHEAD).for_each(|row| prefetch(self.rows.code(*row)));
+        rows.iter().take(4 * AHEAD).for_each(|row| self.rows.prefetch(*row));
         for (at, four) in fours.iter().enumerate() {
             let ahead = 4 * (at + AHEAD);
-            rows.iter().skip(ahead).take(4).for_each(|row| prefetch(self.rows.code(*row)));
-            let sums = (self.kernels.dot4)(four.map(|row| self.rows.code(row)), &self.query.codes);
+            rows.iter().skip(ahead).take(4).for_each(|row| self.rows.prefetch(*row));
+            let sums = (self.kernels.dot4_narrow)(four.map(|row| self.rows.code(row)), &self.query.codes);
             out.extend(four.iter().zip(sums).map(|(row, sum)| self.distance(*row, sum)));
         }
         for row in rest {

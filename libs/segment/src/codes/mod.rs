@@ -5,6 +5,7 @@
 //! normalised first. A byte of 128 stands for 0; rows are padded with it to a multiple of 64 bytes.
 
 mod compare;
+mod short;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +18,8 @@ use crate::kernels::codes::{MAX_LENGTH, ZERO};
 use crate::mapping::Unit;
 use crate::row::Rows;
 use crate::score::inverse_norm;
-pub(crate) use compare::{CodeView, QueryCodes};
+pub(crate) use compare::{AnyView, CodeView, QueryCodes};
+pub(crate) use short::{CodedAxes, MOST_AXES, Projected, ShortCodes, ShortView, axes_within, short_stride};
 
 /// Largest code of a component, either way.
 const LARGEST: f32 = 127.0;
@@ -84,6 +86,10 @@ impl Codes {
 
     pub(crate) fn stride(&self) -> usize {
         self.stride
+    }
+
+    pub(crate) fn code(&self, row: usize) -> &[u8] {
+        &self.bytes()[row * self.stride..][..self.stride]
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -163,7 +169,7 @@ fn round(value: f32) -> i32 {
 /// A query as signed codes with a step of its own.
 #[derive(Debug, Default)]
 pub(crate) struct CodeQuery {
-    /// As long as a row of codes.
+    /// As long as a row of what it is compared with.
     pub(crate) codes: Vec<i8>,
     /// What one step is worth.
     pub(crate) scale: f32,
@@ -172,15 +178,16 @@ pub(crate) struct CodeQuery {
 }
 
 impl CodeQuery {
-    /// Codes `query`, less `means` where there are any, in the memory of an earlier query.
-    pub(crate) fn set(&mut self, query: &[f32], means: &[f32]) {
+    /// Codes `query`, less `means` where there are any, in the memory of an earlier query; beyond it there are zeros, up
+    /// to the `stride` of what it is compared with. Its largest component becomes `largest_code`.
+    fn set(&mut self, query: &[f32], means: &[f32], stride: usize, largest_code: i8) {
         let mean = |at: usize| means.get(at).copied().unwrap_or(0.0);
         let centred = || query.iter().enumerate().map(|(at, component)| component - mean(at));
         let largest = centred().fold(0f32, |largest, component| largest.max(component.abs()));
-        let (scale, per_step) = steps(largest, LARGEST);
+        let (scale, per_step) = steps(largest, f32::from(largest_code));
         self.codes.clear();
         self.codes.extend(centred().map(|component| round(component * per_step) as i8));
-        self.codes.resize(code_stride(query.len()), 0);
+        self.codes.resize(stride, 0);
         self.scale = scale;
         self.bias = i32::from(ZERO) * self.codes.iter().map(|c| i32::from(*c)).sum::<i32>();
     }
@@ -221,7 +228,7 @@ mod tests {
             assert!(got.iter().all(|g| g.is_finite()), "{c}: {got:?}");
         }
         let mut query = CodeQuery::default();
-        query.set(&[9e18, -1.0, 0.0], &[]);
+        query.set(&[9e18, -1.0, 0.0], &[], 64, 127);
         assert_eq!((&query.codes[..3], query.codes.len()), ([127, 0, 0].as_slice(), 64));
     }
 }

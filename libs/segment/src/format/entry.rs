@@ -46,6 +46,10 @@ kinds! {
     CodeNorms = 0x8003 "code norms",
     CodeMeans = 0x8004 "code means",
     ColumnIndex = 0x8005 "column index",
+    ShortCodes = 0x8006 "short codes",
+    CodeAxes = 0x8007 "axes of short codes",
+    AxisScales = 0x8008 "scales of axes",
+    ShortMeans = 0x8009 "means of short codes",
 }
 
 impl Kind {

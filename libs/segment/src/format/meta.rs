@@ -21,9 +21,12 @@ pub(crate) struct Meta {
     /// Absent where the segment is scanned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) graph: Option<GraphMeta>,
-    /// Whether there are codes by which the graph is walked.
+    /// Whether there are codes of all components.
     #[serde(default = "no_codes")]
     pub(crate) quantization: Quantization,
+    /// Axes along which there are short codes; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) axes: Option<u32>,
     /// The program and version that wrote the file.
     pub(crate) writer: String,
 }

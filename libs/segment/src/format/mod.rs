@@ -47,6 +47,15 @@
 //! CodeNorms            0       f32[rows]: squared length of what the code stands for; l2 only
 //! CodeMeans            0       f32[dimension]
 //!
+//! optional, and there when the meta section says how many `axes` (it does not say sq8 then):
+//! ShortCodes           0       row[rows], each padded to 64 bytes: u8[axes]: 128 + round(along axis / scale of the row),
+//!                              where a row's vector, normalised under cosine, less the mean is projected; padding is
+//!                              128; the last 8 bytes are the scale and, but under dot where it is 0, the squared
+//!                              length of what the code stands for: f32, f32
+//! CodeAxes             0       u8[axes][dimension, padded to 64]: 128 + round(component / scale of the axis)
+//! AxisScales           0       f32[axes]
+//! ShortMeans           0       f32[dimension]
+//!
 //! optional, by field:
 //! ColumnIndex          field   n: u64, values: i64[n] or f64[n] strictly growing (integer, float, timestamp only),
 //!                              starts: u32[n + 1] into rows, rows: u32[..]: for each of the n distinct values of the

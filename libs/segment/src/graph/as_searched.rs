@@ -3,7 +3,7 @@
 use sluice_core::Metric;
 
 use super::full_space::FullSpace;
-use crate::codes::{CodeView, QueryCodes};
+use crate::codes::{AnyView, QueryCodes};
 use crate::distances::Distances;
 use crate::score::Scorer;
 
@@ -13,7 +13,7 @@ pub(super) struct AsSearched<'a> {
     pub(super) full: &'a FullSpace<'a>,
     pub(super) metric: Metric,
     /// Absent where searches go by full vectors.
-    pub(super) codes: Option<CodeView<'a>>,
+    pub(super) codes: Option<AnyView<'a>>,
 }
 
 /// A query compared with the full vectors of rows.
@@ -34,11 +34,14 @@ impl AsSearched<'_> {
         let (mut room, mut memory) = (Vec::new(), QueryCodes::default());
         let scorer = Scorer::new(self.metric, self.full.vector(row).in_f32(&mut room));
         let vectors = ByVector { full: self.full, scorer };
+        let query = vectors.scorer.query();
         match self.codes {
             None => then(&vectors, &vectors),
-            Some(codes) => {
-                let by_code = codes.compared_with(vectors.scorer.query(), self.metric, &mut memory);
-                then(&vectors, &by_code)
+            Some(AnyView::Whole(codes)) => {
+                then(&vectors, &codes.compared_with(query, self.metric, &mut memory))
+            }
+            Some(AnyView::Short(codes)) => {
+                then(&vectors, &codes.compared_with(query, self.metric, &mut memory))
             }
         }
     }

@@ -52,6 +52,10 @@ impl Axes {
         Ok(Self { dimension, components })
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.components.len() / self.dimension
+    }
+
     /// The first `count` of them.
     pub(super) fn first(&self, count: usize) -> impl Iterator<Item = &[f32]> {
         self.components.chunks_exact(self.dimension).take(count)

@@ -10,7 +10,7 @@ use super::equals::Look;
 use super::space::{Bounds, DIRECTIONS, Projection, Space};
 use crate::Cancelled;
 use crate::build::check_cancelled;
-use crate::codes::{CodeQuery, Coded, Codes, code_stride, encode};
+use crate::codes::{Coded, CodedAxes, Codes, code_stride, encode};
 use crate::kernels::codes::{Constants, NARROW_ZERO, NARROWEST, TILE, Tile, TileOut, ZERO, code_kernels};
 use crate::kernels::prefetch;
 use crate::mapping::{Unit, on_huge_pages};
@@ -236,13 +236,7 @@ impl Space for CodeSpace<'_> {
         count: usize,
         cancelled: &AtomicBool,
     ) -> Result<Option<Self>, Cancelled> {
-        let kernels = code_kernels();
-        let coded = |axis: &[f32]| {
-            let mut coded = CodeQuery::default();
-            coded.set(axis, &[]);
-            coded
-        };
-        let axes: Vec<CodeQuery> = axes.first(count).map(coded).collect();
+        let axes = CodedAxes::new(axes.first(count));
         let stride = code_stride(count);
         let units = stride / 64;
         let mut codes = on_huge_pages(points.len() * units);
@@ -259,13 +253,7 @@ impl Space for CodeSpace<'_> {
                 let four: [u32; 4] = std::array::from_fn(|at| points[at.min(points.len() - 1)]);
                 let of = four.map(|point| self.code(point));
                 let scales = four.map(|point| self.constants[point as usize].scale);
-                for (at, axis) in axes.iter().enumerate() {
-                    let products = (kernels.dot4)(of, &axis.codes);
-                    for (which, product) in products.into_iter().enumerate() {
-                        let product = (product - axis.bias) as f32;
-                        along[which * count + at] = product * (axis.scale * scales[which]);
-                    }
-                }
+                axes.along4(of, scales, along);
                 let each = codes.chunks_exact_mut(units).zip(constants).zip(four);
                 for (((codes, constants), point), along) in each.zip(along.chunks_exact(count)) {
                     let Coded { scale, sum, norm } =

@@ -8,6 +8,7 @@ mod equals;
 mod full_space;
 mod hnsw;
 mod repair;
+mod shorten;
 mod space;
 mod tell_apart;
 mod walk;
@@ -15,20 +16,22 @@ mod width;
 
 use std::sync::atomic::AtomicBool;
 
-use sluice_core::{GraphBuilder, Metric};
+use sluice_core::{GraphBuilder, Metric, Quantization};
 
-use crate::codes::Codes;
+use crate::codes::{AnyView, Codes, ShortCodes};
 use crate::random::mixed;
 use crate::row::Rows;
 use crate::{BuildOptions, Cancelled};
 use as_searched::AsSearched;
+use axes::Axes;
 pub(crate) use bulk::{Known, SLOT_MEMORY, fanout, rough_memory};
 use code_space::CodeSpace;
 use equals::Equals;
 use full_space::FullSpace;
+use shorten::shorten;
 use space::Space;
-use tell_apart::told_apart;
-pub(crate) use walk::{Links, Scratch, Target, Upper, Walked, approach, beam, pool};
+use tell_apart::{Bar, told_apart};
+pub(crate) use walk::{Keep, Links, Scratch, Target, Upper, Walked, approach, beam, pool};
 
 /// A graph as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,15 +70,30 @@ const SPARE: usize = 2;
 /// does not even out.
 pub(crate) const SMALLEST_CODED: usize = 32;
 
-/// Codes by which a smaller share of the nearest rows are found is not worth having.
-const TOLD_APART: f64 = 0.98;
+/// What is asked of codes of all components: that few rows need to be compared once more.
+const BAR: Bar = Bar { among: 30, missed: 0.02 };
 
 /// What searches go by.
 pub(crate) struct Made {
     /// Absent where rows are scanned.
     pub(crate) graph: Option<Graph>,
     /// Absent where codes do not tell rows apart, or nothing is gained by them.
-    pub(crate) codes: Option<Codes>,
+    pub(crate) codes: Option<MadeCodes>,
+}
+
+/// Codes of rows, whole or along few axes.
+pub(crate) enum MadeCodes {
+    Whole(Codes),
+    Short(ShortCodes),
+}
+
+impl MadeCodes {
+    fn view(&self, metric: Metric) -> AnyView<'_> {
+        match self {
+            Self::Whole(codes) => AnyView::Whole(codes.view(metric)),
+            Self::Short(codes) => AnyView::Short(codes.view()),
+        }
+    }
 }
 
 /// Builds the graph of `rows`, on the rayon pool that it is called in. `known` gives edges that are there already.
@@ -97,8 +115,10 @@ pub(crate) fn build(
     };
     let firsts = equals.firsts();
     let spec = &options.graph;
-    let mut graph = match (spec.builder, &codes) {
-        (GraphBuilder::HnswRs, _) => hnsw::build(&full, &shuffled(&firsts, options.seed), spec, cancelled)?,
+    let (mut graph, axes) = match (spec.builder, &codes) {
+        (GraphBuilder::HnswRs, _) => {
+            (hnsw::build(&full, &shuffled(&firsts, options.seed), spec, cancelled)?, None)
+        }
         (GraphBuilder::Bulk, Some(codes)) => {
             let space = CodeSpace::new(codes, full.extras());
             bulk_of(space, &firsts, options, known, cancelled)?
@@ -108,9 +128,15 @@ pub(crate) fn build(
     graph.seeds = full.seeds().to_vec();
     equals.string(&mut graph);
     repair::every_level(&mut graph, &full, cancelled)?;
-    let ef = spec.ef as usize;
+    let codes = match (codes, axes) {
+        (Some(codes), Some(axes)) if options.quantization == Quantization::Sq8 => {
+            let short = shorten(&codes, &axes, (&full, metric), &firsts, cancelled)?;
+            Some(short.map_or_else(|| MadeCodes::Whole(codes), MadeCodes::Short))
+        }
+        (codes, _) => codes.map(MadeCodes::Whole),
+    };
     let searched = AsSearched { full: &full, metric, codes: codes.as_ref().map(|codes| codes.view(metric)) };
-    graph.width = width::find(&graph, searched, &firsts, ef, cancelled)?;
+    graph.width = width::find(&graph, searched, &firsts, spec.ef as usize, cancelled)?;
     Ok(Made { graph: Some(graph), codes })
 }
 
@@ -142,19 +168,19 @@ fn coded(
     let codes = Codes::of(rows, dimension, metric, cancelled)?;
     let space = CodeSpace::new(&codes, full.extras());
     let equals = Equals::find(full.len(), |row| space.look(row), |a, b| full.are_as_one(a, b), cancelled)?;
-    let searched = AsSearched { full, metric, codes: Some(codes.view(metric)) };
-    let share = told_apart(searched, &equals.firsts(), cancelled)?;
-    Ok((share >= TOLD_APART).then_some((equals, codes)))
+    let searched = AsSearched { full, metric, codes: Some(AnyView::Whole(codes.view(metric))) };
+    let told = told_apart(searched, &equals.firsts(), BAR, cancelled)?;
+    Ok(told.then_some((equals, codes)))
 }
 
-/// The bulk graph of some rows, as a graph of all rows.
+/// The bulk graph of some rows, as a graph of all rows, and the axes that [`bulk::build`] found.
 fn bulk_of<S: Space>(
     space: S,
     firsts: &[u32],
     options: &BuildOptions,
     known: Option<Known<'_>>,
     cancelled: &AtomicBool,
-) -> Result<Graph, Cancelled> {
+) -> Result<(Graph, Option<Axes>), Cancelled> {
     let rows = space.len();
     let control = bulk::Control { cancelled, progress: Some(&options.progress) };
     if firsts.len() == rows {
@@ -175,7 +201,7 @@ fn bulk_of<S: Space>(
         }
     });
     let known: Option<Known<'_>> = known.as_ref().map(|k| k as Known<'_>);
-    let part = bulk::build(space.reordered(firsts), &options.graph, options.seed, known, &control)?;
+    let (part, axes) = bulk::build(space.reordered(firsts), &options.graph, options.seed, known, &control)?;
     let mut level0 = vec![crate::format::NO_ROW; rows * part.stride0];
     for (list, row) in part.level0.chunks_exact(part.stride0).zip(firsts) {
         let places = level0[*row as usize * part.stride0..].iter_mut();
@@ -191,7 +217,7 @@ fn bulk_of<S: Space>(
     }
     let entry =
         if upper.is_empty() { firsts.get(part.entry as usize).copied().unwrap_or(0) } else { part.entry };
-    Ok(Graph { level0, upper, entry, ..part })
+    Ok((Graph { level0, upper, entry, ..part }, axes))
 }
 
 /// The rows in an order that `seed` decides.
@@ -202,7 +228,7 @@ fn shuffled(rows: &[u32], seed: u64) -> Vec<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeSet;
 
     use sluice_core::{GraphBuilder, GraphSpec, Offset, Timestamp};
@@ -212,7 +238,7 @@ mod tests {
     use crate::row::ValueRef;
     use crate::{Components, RowRef};
 
-    pub(super) struct Vectors(pub(super) Vec<Vec<f32>>);
+    pub(crate) struct Vectors(pub(crate) Vec<Vec<f32>>);
 
     impl Rows for Vectors {
         fn len(&self) -> usize {
@@ -301,8 +327,12 @@ mod tests {
             assert!(codes(&vectors, dimension, Metric::L2, &unset).is_ok());
             assert!(Equals::find(n, |row| full.look(row), |_, _| true, &set).is_err());
             let made = Codes::of(&vectors, dimension, Metric::L2, &unset).unwrap();
-            let searched = AsSearched { full: &full, metric: Metric::L2, codes: Some(made.view(Metric::L2)) };
-            assert!(told_apart(searched, &[0, 1, 2], &set).is_err());
+            let searched = AsSearched {
+                full: &full,
+                metric: Metric::L2,
+                codes: Some(AnyView::Whole(made.view(Metric::L2))),
+            };
+            assert!(told_apart(searched, &[0, 1, 2], BAR, &set).is_err());
         }
     }
 

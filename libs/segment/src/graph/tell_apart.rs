@@ -9,53 +9,67 @@ use super::as_searched::AsSearched;
 use crate::Cancelled;
 use crate::build::check_cancelled;
 use crate::distances::Distances;
-use crate::near::Near;
+use crate::near::{Near, TopK};
 use crate::random::sampled;
 
-/// Distances by code that are computed, about, but no fewer and no more than so many rows are looked for.
-const WORK: usize = 4 << 20;
+/// Distances by code that are computed at most, about, but no fewer and no more than so many rows are looked for, so
+/// many at once.
+const WORK: usize = 1 << 20;
 const FEWEST: usize = 16;
-const MOST: usize = 64;
+const MOST: usize = 40;
+const AT_ONCE: usize = 8;
 
-/// So many of the nearest rows are to stand ..
+/// So many of the nearest rows are to stand among the nearest by code.
 const WANTED: usize = 10;
-/// .. among so many of the nearest by code.
-const AMONG: usize = 30;
 /// The nearest rows are looked for among so many of the nearest by code.
 const FAR: usize = 200;
 
-/// What share of the rows nearest to a row stand among the nearest by code, for some of `rows`, which are distinct.
+/// What is asked of codes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bar {
+    /// The nearest rows are to stand among so many of the nearest by code, ..
+    pub(super) among: usize,
+    /// .. but for this share of them.
+    pub(super) missed: f64,
+}
+
+/// Whether the rows nearest to a row stand among the nearest by code, for some of `rows`, which are distinct.
 ///
 /// # Errors
 /// When `cancelled` was set.
 pub(super) fn told_apart(
     searched: AsSearched<'_>,
     rows: &[u32],
+    bar: Bar,
     cancelled: &AtomicBool,
-) -> Result<f64, Cancelled> {
+) -> Result<bool, Cancelled> {
     let count = (WORK / rows.len().max(1)).clamp(FEWEST, MOST);
     let looked_for: Vec<u32> = sampled(rows.len(), count).map(|at| rows[at]).collect();
-    let found = looked_for.par_iter().map(|row| {
+    let may_miss = (bar.missed * (looked_for.len() * WANTED) as f64) as usize;
+    let mut missed = 0;
+    for some in looked_for.chunks(AT_ONCE) {
         check_cancelled(cancelled)?;
-        Ok(searched.with_query(*row, |vectors, codes| {
-            let mut distances = Vec::with_capacity(rows.len());
-            codes.distances_in_turn(rows, &mut distances);
-            let near = rows.iter().zip(distances).map(|(row, distance)| Near::new(distance, *row));
-            found_among(near.collect(), vectors)
-        }))
-    });
-    let (found, all) = found.try_reduce(|| (0, 0), |a, b| Ok((a.0 + b.0, a.1 + b.1)))?;
-    Ok(found as f64 / all.max(1) as f64)
+        let each = some.par_iter().map(|row| {
+            searched.with_query(*row, |vectors, codes| missed_by(codes, rows, vectors, bar.among))
+        });
+        missed += each.sum::<usize>();
+        if missed > may_miss {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
-/// How many of the nearest by `vectors` are among the nearest by code, and how many were asked for.
-fn found_among(mut by_code: Vec<Near>, vectors: &impl Distances) -> (usize, usize) {
-    let far = FAR.min(by_code.len());
-    if far < by_code.len() {
-        by_code.select_nth_unstable(far);
-        by_code.truncate(far);
+/// How many of the nearest of `rows` by their vectors are not among so many nearest by code.
+fn missed_by(codes: &dyn Distances, rows: &[u32], vectors: &impl Distances, among: usize) -> usize {
+    let mut nearest = TopK::new(FAR, rows.len());
+    let mut distances = Vec::with_capacity(AT_ONCE * 64);
+    for rows in rows.chunks(AT_ONCE * 64) {
+        distances.clear();
+        codes.distances_in_turn(rows, &mut distances);
+        rows.iter().zip(&distances).for_each(|(row, distance)| nearest.offer(Near::new(*distance, *row)));
     }
-    by_code.sort_unstable();
+    let by_code = nearest.into_sorted();
     let rows: Vec<u32> = by_code.iter().map(|near| near.row()).collect();
     let mut exact = Vec::with_capacity(rows.len());
     vectors.distances(&rows, &mut exact);
@@ -63,9 +77,9 @@ fn found_among(mut by_code: Vec<Near>, vectors: &impl Distances) -> (usize, usiz
     // of equally near rows any will do
     order.sort_unstable_by(|(a, near), (b, other)| a.total_cmp(b).then(near.cmp(other)));
     order.truncate(WANTED);
-    let found = order.iter().filter(|(_, near)| {
+    let missed = order.iter().filter(|(_, near)| {
         // all that are as near by code come before it, for all a walk knows
-        by_code.partition_point(|other| other < near || other.is_as_near_as(*near)) <= AMONG
+        by_code.partition_point(|other| other < near || other.is_as_near_as(*near)) > among
     });
-    (found.count(), order.len())
+    missed.count()
 }

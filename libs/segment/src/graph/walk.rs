@@ -41,11 +41,15 @@ pub(crate) struct Upper<'a> {
 
 /// What a walk needs to know of its query.
 pub(crate) trait Target {
-    /// Appends the distance of each of `nodes`.
+    /// Appends the distance of each of `nodes`, all of which were expected.
     fn distances(&self, nodes: &[u32], out: &mut Vec<f32>);
+
+    /// Says that the distance of a node will be asked for soon.
+    fn expect(&self, _node: u32) {}
 
     /// The distance of one node.
     fn distance(&self, node: u32) -> f32 {
+        self.expect(node);
         let mut out = Vec::with_capacity(1);
         self.distances(&[node], &mut out);
         out.first().copied().unwrap_or(f32::INFINITY)
@@ -101,6 +105,7 @@ impl Scratch {
             let seen = &mut self.seen[node as usize];
             if *seen != self.walk {
                 *seen = self.walk;
+                target.expect(node);
                 self.batch.push(node);
             }
         }
@@ -139,6 +144,11 @@ impl<T: Target> Target for OnRows<'_, T> {
         }
     }
 
+    #[inline]
+    fn expect(&self, node: u32) {
+        self.target.expect(self.rows[node as usize]);
+    }
+
     fn check_cancelled(&self) -> Result<(), Cancelled> {
         self.target.check_cancelled()
     }
@@ -165,7 +175,7 @@ pub(crate) fn approach<'a>(
         if width == 1 {
             starts[0] = below[descend(links, starts[0], &target, scratch) as usize];
         } else {
-            pool(links, starts.drain(..), (width, width), &target, scratch)?;
+            pool(links, starts.drain(..), Keep::all(width), &target, scratch)?;
             starts.extend(scratch.found.iter().map(|near| below[near.row() as usize]));
         }
     }
@@ -180,7 +190,7 @@ fn descend(links: Links<'_>, from: u32, target: &impl Target, scratch: &mut Scra
         let before = at;
         scratch.batch.clear();
         scratch.distances.clear();
-        scratch.batch.extend(links.of(before.row()));
+        scratch.batch.extend(links.of(before.row()).inspect(|node| target.expect(*node)));
         target.distances(&scratch.batch, &mut scratch.distances);
         for (node, distance) in scratch.batch.iter().zip(&scratch.distances) {
             at = at.min(Near::new(*distance, *node));
@@ -263,23 +273,42 @@ fn consider(
     }
 }
 
-/// As [`beam`], where every node is admitted: one sorted list holds candidates and answer. Of nodes that are equally
-/// near about `alike` are kept, so that copies of one vector do not push all others out.
+/// How much a walk keeps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    /// Nearest nodes from which it goes on.
+    pub(crate) ef: usize,
+    /// Nearest nodes that it finds, if more.
+    pub(crate) found: usize,
+    /// Of nodes that are equally near about so many are kept, so that copies of one vector do not push all others out.
+    pub(crate) alike: usize,
+}
+
+impl Keep {
+    /// As many of all.
+    pub(crate) fn all(count: usize) -> Self {
+        Self { ef: count, found: count, alike: count }
+    }
+}
+
+/// As [`beam`], where every node is admitted: one sorted list holds candidates and answer.
 ///
 /// # Errors
 /// When the target says that the query was cancelled.
 pub(crate) fn pool(
     links: Links<'_>,
     starts: impl Iterator<Item = u32>,
-    (ef, alike): (usize, usize),
+    keep: Keep,
     target: &impl Target,
     scratch: &mut Scratch,
 ) -> Result<(), Cancelled> {
+    let Keep { ef, found, alike } = keep;
+    let most = ef.max(found);
     scratch.begin(links.neighbours.len() / links.stride);
     scratch.visit(starts, target);
-    let mut first_new = offer_all(scratch, ef, alike, 0);
+    let mut first_new = offer_all(scratch, links, most, alike, 0);
     let mut steps = 0usize;
-    while first_new < scratch.found.len() {
+    while first_new < scratch.found.len().min(ef) {
         if steps.is_multiple_of(CHECK_EVERY) {
             target.check_cancelled()?;
         }
@@ -287,7 +316,7 @@ pub(crate) fn pool(
         let near = scratch.found[first_new];
         scratch.found[first_new] = near.marked();
         scratch.visit(links.of(near.row()), target);
-        first_new = offer_all(scratch, ef, alike, first_new + 1);
+        first_new = offer_all(scratch, links, most, alike, first_new + 1);
         while scratch.found.get(first_new).is_some_and(|near| near.is_marked()) {
             first_new += 1;
         }
@@ -299,13 +328,19 @@ pub(crate) fn pool(
     Ok(())
 }
 
-/// Puts the batch into the list of the nearest `ef`; gives the first place that may be new, at most `first_new`.
+/// Puts the batch into the list of the nearest `most`; gives the first place that may be new, at most `first_new`.
 #[inline]
-fn offer_all(scratch: &mut Scratch, ef: usize, alike: usize, mut first_new: usize) -> usize {
+fn offer_all(
+    scratch: &mut Scratch,
+    links: Links<'_>,
+    most: usize,
+    alike: usize,
+    mut first_new: usize,
+) -> usize {
     let Scratch { batch, distances, found, .. } = scratch;
     for (node, distance) in batch.iter().zip(distances.iter()) {
         let near = Near::new(*distance, *node);
-        if found.len() >= ef && found.last().is_some_and(|worst| near >= *worst) {
+        if found.len() >= most && found.last().is_some_and(|worst| near >= *worst) {
             continue;
         }
         let place = found.partition_point(|there| *there < near);
@@ -315,11 +350,15 @@ fn offer_all(scratch: &mut Scratch, ef: usize, alike: usize, mut first_new: usiz
         if same(place.checked_sub(alike)) || same(place.checked_add(alike - 1)) {
             continue;
         }
-        if found.len() >= ef {
+        if found.len() >= most {
             found.pop();
         }
         found.insert(place, near);
-        first_new = first_new.min(place);
+        if place <= first_new {
+            // it may be the next to go on from
+            prefetch(links.list(*node));
+            first_new = place;
+        }
     }
     first_new
 }

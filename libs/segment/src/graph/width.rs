@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use sluice_core::Metric;
 
 use super::as_searched::AsSearched;
-use super::walk::{Links, Scratch, Target, Upper, approach, pool};
+use super::walk::{Keep, Links, Scratch, Target, Upper, approach, pool};
 use super::{Graph, Level};
 use crate::Cancelled;
 use crate::build::check_cancelled;
@@ -27,7 +27,11 @@ const LOOKED_FOR: usize = 384;
 
 impl Target for &dyn Distances {
     fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
-        (**self).distances(rows, out);
+        (**self).distances_of_expected(rows, out);
+    }
+
+    fn expect(&self, row: u32) {
+        (**self).expect(row);
     }
 }
 
@@ -86,7 +90,7 @@ fn walk(
     let links = Links { neighbours: &graph.level0, stride: graph.stride0 };
     let reached = scratch.take_starts();
     let starts = reached.iter().chain(&graph.seeds).copied();
-    let walked = pool(links, starts, (ef, ef), &distances, scratch);
+    let walked = pool(links, starts, Keep::all(ef), &distances, scratch);
     scratch.give_back(reached);
     walked
 }

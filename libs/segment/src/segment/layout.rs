@@ -6,7 +6,7 @@ use sluice_core::{FieldType, Metric, Quantization, VectorType};
 use super::column::{Column, Values, Words};
 use super::column_index::ColumnIndexSpans;
 use crate::SegmentError;
-use crate::codes::{CodeView, code_stride};
+use crate::codes::{AnyView, CodeView, ShortView, code_stride, short_stride};
 use crate::components::Components;
 use crate::format::{Entry, GraphMeta, Kind, Meta, Table, encoding_of, key_slots};
 use crate::graph::Upper;
@@ -30,6 +30,15 @@ pub(super) struct Layout {
     level0: Option<Span>,
     upper: Vec<UpperSpans>,
     codes: Option<CodeSpans>,
+    short: Option<ShortSpans>,
+}
+
+#[derive(Debug)]
+struct ShortSpans {
+    codes: Span,
+    axes: Span,
+    scales: Span,
+    means: Span,
 }
 
 #[derive(Debug)]
@@ -152,6 +161,16 @@ impl Finder<'_> {
         })
     }
 
+    fn short(&mut self, axes: usize, meta: &Meta) -> Result<ShortSpans, SegmentError> {
+        let (rows, dimension) = (meta.rows as usize, meta.dimension.get());
+        Ok(ShortSpans {
+            codes: self.of(Kind::ShortCodes, 0, rows.saturating_mul(short_stride(axes)), 1)?,
+            axes: self.of(Kind::CodeAxes, 0, axes.saturating_mul(code_stride(dimension)), 1)?,
+            scales: self.of(Kind::AxisScales, 0, axes, 4)?,
+            means: self.of(Kind::ShortMeans, 0, dimension, 4)?,
+        })
+    }
+
     fn upper(&mut self, graph: &GraphMeta) -> Result<Vec<UpperSpans>, SegmentError> {
         let levels = graph.levels.iter().zip(1..);
         let words = graph.stride as usize + 2;
@@ -199,6 +218,10 @@ impl Layout {
             codes: match meta.quantization {
                 Quantization::Sq8 => Some(find.codes(meta)?),
                 Quantization::None => None,
+            },
+            short: match meta.axes {
+                Some(axes) => Some(find.short(axes as usize, meta)?),
+                None => None,
             },
         };
         let unknown = table.entries().iter().filter(|e| Kind::from_number(e.kind).is_none()).count();
@@ -285,16 +308,22 @@ impl Layout {
         self.level0.as_ref().map_or(&[], |span| cast(bytes, span))
     }
 
-    /// The codes, where there are any; `dimension` is that of the vectors.
-    pub(super) fn codes<'a>(&self, bytes: &'a [u8], dimension: usize) -> Option<CodeView<'a>> {
-        let spans = self.codes.as_ref()?;
-        Some(CodeView {
+    /// What searches go by instead of full vectors, where there is such; `dimension` is that of the vectors.
+    pub(super) fn codes<'a>(&self, bytes: &'a [u8], dimension: usize) -> Option<AnyView<'a>> {
+        let whole = self.codes.as_ref().map(|spans| CodeView {
             codes: &bytes[spans.codes.clone()],
             stride: code_stride(dimension),
             scales: cast(bytes, &spans.scales),
             norms: spans.norms.as_ref().map_or(&[], |span| cast(bytes, span)),
             means: cast(bytes, &spans.means),
-        })
+        });
+        let short = self.short.as_ref().map(|spans| ShortView {
+            codes: &bytes[spans.codes.clone()],
+            axes: &bytes[spans.axes.clone()],
+            scales: cast(bytes, &spans.scales),
+            means: cast(bytes, &spans.means),
+        });
+        short.map(AnyView::Short).or(whole.map(AnyView::Whole))
     }
 
     pub(super) fn upper_levels(&self) -> usize {

@@ -19,7 +19,7 @@ use sluice_core::{GraphBuilder, Offset, Quantization, Schema, Timestamp};
 pub(crate) use column::{Column, Values};
 pub(crate) use column_index::ColumnIndex;
 
-use crate::codes::CodeView;
+use crate::codes::AnyView;
 use crate::format::{self, GraphMeta, Kind, Meta, Table};
 use crate::mapping::Bytes;
 use crate::row::ValueRef;
@@ -56,6 +56,9 @@ pub struct SegmentInfo {
     pub graph: Option<GraphInfo>,
     /// How vectors are coded for traversal.
     pub quantization: Quantization,
+    /// Axes along which they are coded; absent where all components are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub axes: Option<u32>,
     pub sections: Vec<SectionInfo>,
 }
 
@@ -134,7 +137,7 @@ impl Segment {
         self.meta.graph.is_some()
     }
 
-    fn codes(&self) -> Option<CodeView<'_>> {
+    fn codes(&self) -> Option<AnyView<'_>> {
         self.layout.codes(&self.bytes, self.meta.dimension.get())
     }
 
@@ -242,7 +245,8 @@ impl Segment {
             first_offset: at(0),
             last_offset: at(self.rows() - 1),
             graph,
-            quantization: self.meta.quantization,
+            quantization: if self.codes().is_some() { Quantization::Sq8 } else { Quantization::None },
+            axes: self.meta.axes,
             sections: sections.map(|e| SectionInfo { name: e.name(), bytes: e.length }).collect(),
         }
     }

@@ -15,10 +15,10 @@ use roaring::RoaringBitmap;
 use super::Segment;
 use super::by_vector::ByVector;
 use super::select::{Rows, Selection};
-use crate::codes::QueryCodes;
+use crate::codes::{AnyView, QueryCodes};
 use crate::distances::Distances;
 use crate::filter::{Plan, choose, patience};
-use crate::graph::{Links, Scratch, Target, Walked, approach, beam, pool};
+use crate::graph::{Keep, Links, Scratch, Target, Walked, approach, beam, pool};
 use crate::near::{Near, TopK, hits};
 use crate::score::Scorer;
 use crate::{Cancelled, Hit, Query};
@@ -84,7 +84,7 @@ impl Segment {
         };
         let scorer = Scorer::new(self.meta.metric, query.vector.as_slice());
         let vectors = ByVector::new(self, &scorer);
-        let search = Search { segment: self, query, live: &live, count, most };
+        let search = Search { segment: self, query, live: &live, count, most, finds_more: false };
         // comparing so few by their codes first would spare nothing
         let coded = if query.exact || most <= FEW { None } else { self.codes() };
         let Some(codes) = coded else {
@@ -94,9 +94,19 @@ impl Segment {
             return Ok(hits(found?.rows.into_iter(), &scorer, query.bound));
         };
         let mut memory = MEMORY.take();
-        let by_code = codes.compared_with(scorer.query(), self.meta.metric, &mut memory.query);
-        let wanted = query.k.saturating_add(again(query.k));
-        let found = search.run(&by_code, wanted, &mut memory.scratch);
+        let Memory { scratch, query: codes_of_query } = &mut memory;
+        let (metric, vector) = (self.meta.metric, scorer.query());
+        let (found, wanted) = match codes {
+            AnyView::Whole(codes) => {
+                let wanted = query.k.saturating_add(again(query.k));
+                (search.run(&codes.compared_with(vector, metric, codes_of_query), wanted, scratch), wanted)
+            }
+            AnyView::Short(codes) => {
+                let wanted = query.k.saturating_add(again_along_axes(query.k, query.ef));
+                let search = Search { finds_more: true, ..search };
+                (search.run(&codes.compared_with(vector, metric, codes_of_query), wanted, scratch), wanted)
+            }
+        };
         MEMORY.set(memory);
         let found = found?;
         let found = match found.scanned && is_crowded(&found.rows, wanted, query.k) {
@@ -110,6 +120,11 @@ impl Segment {
 /// How many more than `k` rows are compared once more by their full vectors.
 fn again(k: usize) -> usize {
     (k / 2).max(20)
+}
+
+/// The same, of rows compared by short codes, which say less of the order of rows that are nearly as near.
+fn again_along_axes(k: usize, ef: usize) -> usize {
+    (ef / 2).min(k.saturating_mul(4)).max(k).max(12)
 }
 
 /// How many of `found` are to be compared once more: `wanted`, but of a run of equally near rows only `k` count, so
@@ -140,6 +155,7 @@ struct Found {
 }
 
 /// One search over one segment.
+#[derive(Clone, Copy)]
 struct Search<'a> {
     segment: &'a Segment,
     query: &'a Query<'a>,
@@ -148,6 +164,8 @@ struct Search<'a> {
     count: usize,
     /// No more rows than these may stand in it.
     most: usize,
+    /// Whether a walk finds all rows that it is wanted to find, though it goes on from fewer.
+    finds_more: bool,
 }
 
 impl Search<'_> {
@@ -205,7 +223,8 @@ impl Search<'_> {
         let starts = reached.iter().chain(&graph.seeds).copied();
         let walked = match self.live {
             Live::All => {
-                pool(links, starts, (ef, wanted), &target, scratch)?;
+                let found = if self.finds_more { wanted } else { 0 };
+                pool(links, starts, Keep { ef, found, alike: wanted }, &target, scratch)?;
                 Walked::Done
             }
             _ => beam(links, starts, ef, limit, &target, scratch)?,
@@ -265,7 +284,12 @@ struct OnGraph<'a, D> {
 impl<D: Distances> Target for OnGraph<'_, D> {
     #[inline]
     fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
-        self.distances.distances(rows, out);
+        self.distances.distances_of_expected(rows, out);
+    }
+
+    #[inline]
+    fn expect(&self, row: u32) {
+        self.distances.expect(row);
     }
 
     #[inline]

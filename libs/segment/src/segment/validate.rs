@@ -4,11 +4,13 @@
 //! Checksums say that bytes are those that were written; this says that whoever wrote them cannot make a reader
 //! panic, loop or look beyond the file.
 
+use sluice_core::Quantization;
 use sluice_core::ids::MAX_KEY_BYTES;
 use sluice_core::schema::MAX_FIELDS;
 
 use super::{Segment, Values};
 use crate::SegmentError;
+use crate::codes::{AnyView, MOST_AXES};
 use crate::format::{GraphMeta, Kind, MAX_META, MAX_ROWS, Meta, NO_ROW, Table};
 use crate::graph::Upper;
 use crate::kernels::kernels;
@@ -40,6 +42,12 @@ pub(super) fn meta(bytes: &[u8], table: &Table) -> Result<Meta, SegmentError> {
     }
     if meta.fields.len() > MAX_FIELDS {
         return refuse(Kind::Meta, format!("{} fields are too many", meta.fields.len()));
+    }
+    if let Some(axes) = meta.axes {
+        let most = MOST_AXES.min(meta.dimension.get());
+        if axes == 0 || axes as usize > most || meta.quantization != Quantization::None {
+            return refuse(Kind::Meta, format!("short codes along {axes} axes are impossible"));
+        }
     }
     if let Some(graph) = &meta.graph {
         graph_meta(graph, meta.rows)?;
@@ -102,12 +110,23 @@ pub(super) fn contents(segment: &Segment) -> Checked {
 
 /// What distances are computed from is finite; a code may be anything.
 fn codes(segment: &Segment) -> Checked {
-    let Some(codes) = segment.codes() else { return Ok(()) };
-    let sound = |values: &[f32]| values.iter().all(|v| v.is_finite() && *v >= 0.0);
-    if !sound(codes.scales) || !sound(codes.norms) || codes.means.iter().any(|m| !m.is_finite()) {
-        return refuse(Kind::CodeScales, "a scale, norm or mean is impossible");
+    let is_sound = |value: f32| value.is_finite() && value >= 0.0;
+    let sound = |values: &[f32]| values.iter().all(|value| is_sound(*value));
+    let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+    match segment.codes() {
+        Some(AnyView::Whole(codes))
+            if !sound(codes.scales) || !sound(codes.norms) || !finite(codes.means) =>
+        {
+            refuse(Kind::CodeScales, "a scale, norm or mean is impossible")
+        }
+        Some(AnyView::Short(codes)) if !sound(codes.scales) || !finite(codes.means) => {
+            refuse(Kind::AxisScales, "a scale or mean is impossible")
+        }
+        Some(AnyView::Short(codes)) if !codes.constants().all(|(a, b)| is_sound(a) && is_sound(b)) => {
+            refuse(Kind::ShortCodes, "a scale or norm is impossible")
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Every vector is one that `Vector::try_new` would have let pass, and under cosine its inverse norm is right.

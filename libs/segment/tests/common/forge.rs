@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use sluice_core::Metric;
+use sluice_segment::Segment;
+
 const HEADER: usize = 64;
 const ENTRY: usize = 32;
 const TRAILER: usize = 40;
@@ -61,6 +64,50 @@ pub fn with_meta(bytes: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> V
     let mut meta = serde_json::from_slice(&parts[0].1).unwrap();
     change(&mut meta);
     parts[0].1 = serde_json::to_vec(&meta).unwrap();
+    assemble(&parts)
+}
+
+/// The kinds of the sections of whole codes, which come first, and of short codes.
+pub const WHOLE_CODES: Range<u16> = 0x8001..0x8005;
+pub const SHORT_CODES: Range<u16> = 0x8006..0x800a;
+
+/// The file with short codes in the place of whole ones: along the first `axes` components.
+pub fn with_short_codes(bytes: &[u8], axes: usize) -> Vec<u8> {
+    let segment = Segment::from_bytes(bytes).unwrap();
+    let (metric, dimension) = (segment.schema().metric, segment.schema().dimension.get());
+    let stride = (axes + 8).next_multiple_of(64);
+    let mut codes = Vec::new();
+    for row in 0..segment.len() {
+        let mut vector = segment.row(row).vector.to_vec();
+        if metric == Metric::Cosine {
+            let length = vector.iter().map(|c| c * c).sum::<f32>().sqrt();
+            vector.iter_mut().for_each(|c| *c /= length);
+        }
+        vector.truncate(axes);
+        let scale = vector.iter().fold(0f32, |largest, c| largest.max(c.abs())) / 127.0;
+        let steps = vector.iter().map(|c| if scale > 0.0 { (c / scale).round() } else { 0.0 });
+        let norm = scale * scale * steps.clone().map(|s| s * s).sum::<f32>();
+        codes.extend(steps.map(|step| (step + 128.0) as u8));
+        codes.resize(codes.len() - axes + stride - 8, 128);
+        codes.extend(scale.to_le_bytes());
+        codes.extend(if metric == Metric::Dot { 0f32 } else { norm }.to_le_bytes());
+    }
+    let axis =
+        |axis: usize| (0..dimension.next_multiple_of(64)).map(move |at| if at == axis { 191 } else { 128 });
+    let floats = |value: f32, count: usize| vec![value.to_le_bytes(); count].concat();
+    let contents =
+        [codes, (0..axes).flat_map(axis).collect(), floats(1.0 / 63.0, axes), floats(0.0, dimension)];
+    let plain = with_meta(bytes, |meta| {
+        meta["quantization"] = "none".into();
+        meta["axes"] = axes.into();
+    });
+    let kind = |what: &[u8; 8]| u16::from_le_bytes([what[0], what[1]]);
+    let kept = sections(&plain).into_iter().filter(|(what, _)| !WHOLE_CODES.contains(&kind(what)));
+    let mut parts: Vec<Part> = kept.map(|(what, at)| (what, plain[at].to_vec())).collect();
+    for (kind, content) in SHORT_CODES.zip(contents) {
+        let [low, high] = kind.to_le_bytes();
+        parts.push(([low, high, 1, 0, 0, 0, 0, 0], content));
+    }
     assemble(&parts)
 }
 

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rayon::prelude::*;
 use sluice_core::GraphSpec;
 
+use super::axes::Axes;
 use super::space::{Part, Space};
 use super::{Graph, Level, SPARE};
 use crate::build::check_cancelled;
@@ -105,7 +106,8 @@ pub(crate) fn fanout(ef_construction: u32) -> usize {
     (ef_construction as usize * 7 / 200).clamp(3, BEST)
 }
 
-/// Builds the graph of the points of `space`, on the rayon pool that it is called in.
+/// Builds the graph of the points of `space`, on the rayon pool that it is called in. With it come the axes along which
+/// near points differ most, if they were looked for.
 ///
 /// # Errors
 /// When `cancelled` was set.
@@ -115,7 +117,7 @@ pub(super) fn build<S: Space>(
     seed: u64,
     known: Option<Known<'_>>,
     control: &Control<'_>,
-) -> Result<Graph, Cancelled> {
+) -> Result<(Graph, Option<Axes>), Cancelled> {
     let m = spec.m.clamp(4, 64) as usize;
     let (stride0, stride) = (2 * m, m + SPARE);
     let effort = Effort::new(spec, known.is_some());
@@ -131,7 +133,7 @@ pub(super) fn build<S: Space>(
         }
     };
     let known: Option<Known<'_>> = if known.is_some() { Some(&renumbered) } else { None };
-    let rough = rough::rough(&space, &buckets, effort.neighbours, seed, control.cancelled)?;
+    let (axes, rough) = rough::rough(&space, &buckets, effort.neighbours, seed, control.cancelled)?;
     let lists = level((&space, rough), buckets, 2 * m - SPARE, &effort, seed, known, control)?;
     control.reached(LINKED);
     let level0 = in_old_order(&lists, stride0, &order);
@@ -154,7 +156,7 @@ pub(super) fn build<S: Space>(
         rows.retain(|row| stands_on(*row, seed, number));
     }
     place_below(&mut upper);
-    Ok(Graph { stride0, stride, entry: 0, seeds: Vec::new(), width: 1, level0, upper })
+    Ok((Graph { stride0, stride, entry: 0, seeds: Vec::new(), width: 1, level0, upper }, axes))
 }
 
 /// Numbers points by their nearest leaders, so that what is compared together lies together.

@@ -37,8 +37,10 @@ const TWELFTHS: usize = 6;
 /// More axes are not tried.
 const MOST: usize = 512;
 
-/// Pairs of which the differences are looked at.
+/// Pairs of points of a bucket of which the differences are looked at, and pairs of any two points: how groups differ
+/// that share no bucket is seen by those only.
 const PAIRS: usize = 1024;
+const FAR_PAIRS: usize = 128;
 
 /// Buckets on which numbers of axes are tried out, and points of each that are looked at.
 const TRIALS: usize = 6;
@@ -55,10 +57,12 @@ pub(crate) fn rough_memory(rows: u64, dimension: usize) -> u64 {
         return 0;
     }
     let per_row = code_stride((dimension / 2 + 3).min(MOST)) as u64 + PER_POINT;
-    rows.saturating_mul(per_row).saturating_add((dimension * size_of::<f32>() * (PAIRS + 2 * MOST)) as u64)
+    rows.saturating_mul(per_row)
+        .saturating_add((dimension * size_of::<f32>() * (PAIRS + FAR_PAIRS + 2 * MOST)) as u64)
 }
 
-/// The points of `space` in fewer dimensions, where those tell near from far inside `buckets`.
+/// Axes along which points of one of `buckets` differ most, and the points of `space` along few of them, where those
+/// tell near from far inside buckets.
 ///
 /// # Errors
 /// When `cancelled` was set.
@@ -68,14 +72,14 @@ pub(super) fn rough<S: Space>(
     neighbours: usize,
     seed: u64,
     cancelled: &AtomicBool,
-) -> Result<Option<S>, Cancelled> {
+) -> Result<(Option<Axes>, Option<S>), Cancelled> {
     let trials: Vec<&Vec<u32>> = buckets.iter().filter(|bucket| bucket.len() >= FEWEST_OF_TRIAL).collect();
     if space.len() < FEWEST || trials.is_empty() {
-        return Ok(None);
+        return Ok((None, None));
     }
     let dimension = space.components(0, &mut Vec::new());
     if dimension < FEWEST_COMPONENTS {
-        return Ok(None);
+        return Ok((None, None));
     }
     let counts = (1..=TWELFTHS).map(|twelfths| (dimension * twelfths / 12).next_multiple_of(4));
     let counts: Vec<usize> = counts.filter(|count| *count <= MOST).collect();
@@ -94,21 +98,28 @@ pub(super) fn rough<S: Space>(
         check_cancelled(cancelled)?;
         if found as f64 >= WANTED * all as f64 {
             let everything: Vec<u32> = (0..space.len() as u32).collect();
-            return space.fewer(&everything, &axes, count, cancelled);
+            let rough = space.fewer(&everything, &axes, count, cancelled)?;
+            return Ok((Some(axes), rough));
         }
     }
-    Ok(None)
+    Ok((Some(axes), None))
 }
 
-/// Differences of length 1 between two points of a bucket, of every bucket in turn.
+/// Differences of length 1 between two points of a bucket, of every bucket in turn, and between any two.
 fn differences<S: Space>(space: &S, buckets: &[Vec<u32>], seed: u64) -> Vec<f32> {
     let (mut a, mut b, mut out) = (Vec::new(), Vec::new(), Vec::new());
     let buckets: Vec<&Vec<u32>> = buckets.iter().filter(|bucket| !bucket.is_empty()).collect();
-    for pair in 0..PAIRS as u64 {
-        let drawn = |salt: u64, below: usize| mixed(seed ^ mixed(2 * pair + salt)) as usize % below;
-        let bucket = buckets[pair as usize * buckets.len() / PAIRS];
-        space.components(bucket[drawn(0, bucket.len())], &mut a);
-        space.components(bucket[drawn(1, bucket.len())], &mut b);
+    for pair in 0..PAIRS + FAR_PAIRS {
+        let drawn = |salt: u64, below: usize| mixed(seed ^ mixed(2 * pair as u64 + salt)) as usize % below;
+        let (from, to) = match pair.checked_sub(PAIRS) {
+            None => {
+                let bucket = buckets[pair * buckets.len() / PAIRS];
+                (bucket[drawn(0, bucket.len())], bucket[drawn(1, bucket.len())])
+            }
+            Some(_) => (drawn(0, space.len()) as u32, drawn(1, space.len()) as u32),
+        };
+        space.components(from, &mut a);
+        space.components(to, &mut b);
         a.iter_mut().zip(&b).for_each(|(a, b)| *a -= b);
         shorten(&mut a);
         out.extend_from_slice(&a);
@@ -147,7 +158,7 @@ mod tests {
         for (axes, expected) in [(8, Some(8..=16)), (20, Some(16..=40)), (0, None)] {
             let codes = codes(planted(FEWEST as u64, DIMENSION as u64, axes, 0.03));
             let space = CodeSpace::new(&codes, &[]);
-            let got = rough(&space, &buckets, 6, 3, &NEVER).unwrap().map(|rough| components(&rough));
+            let got = rough(&space, &buckets, 6, 3, &NEVER).unwrap().1.map(|rough| components(&rough));
             let fits = match (&expected, got) {
                 (Some(range), Some(got)) => range.contains(&got),
                 (expected, got) => expected.is_none() && got.is_none(),
@@ -156,7 +167,7 @@ mod tests {
             assert!(rough(&space, &buckets, 6, 3, &AtomicBool::new(true)).is_err(), "cancelled");
             // too few points to be worth it
             let part = space.reordered(&buckets[0]);
-            assert!(rough(&part, &[(0..500).collect()], 6, 3, &NEVER).unwrap().is_none());
+            assert!(rough(&part, &[(0..500).collect()], 6, 3, &NEVER).unwrap().1.is_none());
         }
     }
 

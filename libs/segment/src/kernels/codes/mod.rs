@@ -21,6 +21,10 @@ pub(crate) use best::{BEST, Best, Receivers};
 use tile::PANEL_STEP;
 pub(crate) use tile::{Constants, NARROW_ZERO, NARROWEST, TILE, Tile, TileOut};
 
+/// Largest component of a narrow query: two products with a byte have room in 16 bits.
+pub(crate) const NARROW_QUERY: i8 = 63;
+const _: () = assert!(2 * u8::MAX as i32 * NARROW_QUERY as i32 <= i16::MAX as i32);
+
 /// What code 0 of a component looks like.
 pub(crate) const ZERO: u8 = 128;
 
@@ -36,6 +40,8 @@ pub(crate) struct CodeKernels {
     pub(crate) dot: fn(&[u8], &[i8]) -> i32,
     /// The same for four rows of codes.
     pub(crate) dot4: fn([&[u8]; 4], &[i8]) -> [i32; 4],
+    /// The same for a query of which no component is more than [`NARROW_QUERY`], either way.
+    pub(crate) dot4_narrow: fn([&[u8]; 4], &[i8]) -> [i32; 4],
     /// Distances of a block of rows to a block of columns, and which of them are within bounds.
     pub(crate) tile: fn(&Tile<'_>, &mut TileOut),
     /// The place of a number among numbers.

@@ -74,6 +74,40 @@ pub(super) fn inner_dot4_avx2(codes: [&[u8]; 4], query: &[i8]) -> [i32; 4] {
     out
 }
 
+/// As [`inner_dot4_avx2`], of a query so narrow that products can be added by pairs in 16 bits.
+#[target_feature(enable = "avx2")]
+pub(super) fn inner_dot4_narrow_avx2(codes: [&[u8]; 4], query: &[i8]) -> [i32; 4] {
+    if codes.iter().any(|codes| codes.len() != query.len()) {
+        return codes.map(|codes| inner_dot_avx2(codes, query));
+    }
+    let (q_blocks, q_rest) = query.as_chunks::<32>();
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [_mm256_setzero_si256(); 4];
+    for (at, q) in q_blocks.iter().enumerate() {
+        // SAFETY: a block holds the 32 bytes that are read.
+        let q = unsafe { _mm256_loadu_si256(q.as_ptr().cast()) };
+        for row in 0..4 {
+            // SAFETY: the codes are as long as the query, which has 32 bytes from 32 x at on.
+            let c = unsafe { _mm256_loadu_si256(codes[row].as_ptr().add(32 * at).cast()) };
+            let pairs = _mm256_maddubs_epi16(c, q);
+            sums[row] = _mm256_add_epi32(sums[row], _mm256_madd_epi16(pairs, ones));
+        }
+    }
+    let halves = [_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3])];
+    let both = _mm256_hadd_epi32(halves[0], halves[1]);
+    let four = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256::<1>(both));
+    let mut out = [0; 4];
+    // SAFETY: there is room for the four sums that are written.
+    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), four) };
+    let rest = 32 * q_blocks.len();
+    if !q_rest.is_empty() {
+        for row in 0..4 {
+            out[row] += plain::dot(&codes[row][rest..], q_rest);
+        }
+    }
+    out
+}
+
 /// What is kept in registers at once: sums of 4 rows x 2 vectors of eight columns.
 const ROWS: usize = 4;
 const COLUMNS: usize = 16;
