@@ -87,3 +87,30 @@ fn mem_1_a_flat_merge_of_rows_with_many_values_holds_no_more_than_is_charged() {
     assert!(held as u64 <= charged, "{held} held, {charged} charged");
     assert!(held as u64 > build_memory(rows, 0, schema.dimension, &options.graph, Quantization::Sq8));
 }
+
+#[test]
+fn mem_1_a_seal_with_a_graph_and_short_codes_holds_no_more_than_is_charged() {
+    const DIMENSION: usize = 192;
+    let mut random = Random(4);
+    let axes: Vec<Vec<f32>> = (0..20).map(|_| random.vector(DIMENSION)).collect();
+    let schema = schema(DIMENSION, Metric::Cosine, &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.seg");
+    let options = options(1);
+    let ((live, bytes), held) = peak(|| {
+        let mut set = GrowingSet::new(schema.clone());
+        for row in 0..20_000 {
+            let mut vector = vec![1.0; DIMENSION];
+            for axis in &axes {
+                let by = random.normal();
+                vector.iter_mut().zip(axis).for_each(|(c, a)| *c += by * a);
+            }
+            set.apply(upsert(&schema, &format!("key-{row}"), row, &vector, "{}"));
+        }
+        seal(&set, &options, &path, &NEVER).unwrap();
+        (set.live_len() as u64, set.bytes())
+    });
+    assert!(sluice_segment::Segment::open(&path).unwrap().info().axes.is_some());
+    let charged = bytes + build_memory(live, 0, schema.dimension, &options.graph, Quantization::Sq8) as usize;
+    assert!(held <= charged, "{held} held, {charged} charged");
+}

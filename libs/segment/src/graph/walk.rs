@@ -47,14 +47,6 @@ pub(crate) trait Target {
     /// Says that the distance of a node will be asked for soon.
     fn expect(&self, _node: u32) {}
 
-    /// The distance of one node.
-    fn distance(&self, node: u32) -> f32 {
-        self.expect(node);
-        let mut out = Vec::with_capacity(1);
-        self.distances(&[node], &mut out);
-        out.first().copied().unwrap_or(f32::INFINITY)
-    }
-
     /// Whether a node may stand in the answer. Others are walked over all the same.
     fn admits(&self, _node: u32) -> bool {
         true
@@ -185,13 +177,12 @@ pub(crate) fn approach<'a>(
 
 /// Walks to the nearest node that can be reached by always going on to a nearer neighbour.
 fn descend(links: Links<'_>, from: u32, target: &impl Target, scratch: &mut Scratch) -> u32 {
-    let mut at = Near::new(target.distance(from), from);
+    scratch.begin(links.neighbours.len() / links.stride);
+    scratch.visit(std::iter::once(from), target);
+    let mut at = Near::new(scratch.distances.first().copied().unwrap_or(f32::INFINITY), from);
     loop {
         let before = at;
-        scratch.batch.clear();
-        scratch.distances.clear();
-        scratch.batch.extend(links.of(before.row()).inspect(|node| target.expect(*node)));
-        target.distances(&scratch.batch, &mut scratch.distances);
+        scratch.visit(links.of(before.row()), target);
         for (node, distance) in scratch.batch.iter().zip(&scratch.distances) {
             at = at.min(Near::new(*distance, *node));
         }
