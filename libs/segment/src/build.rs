@@ -156,7 +156,6 @@ fn write(
 ) -> Result<(u64, blake3::Hash), BuildError> {
     let mut file = SegmentWriter::create(path, schema.vector_type)?;
     let Made { graph, codes } = made;
-    let codes = codes.filter(|_| options.quantization == Quantization::Sq8);
     let meta = Meta {
         rows: rows.len() as u32,
         dimension: schema.dimension,

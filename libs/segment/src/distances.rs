@@ -5,14 +5,14 @@ pub(crate) trait Distances {
     fn distances(&self, rows: &[u32], out: &mut Vec<f32>);
 
     /// Says that a row will be asked for soon, with others before it: it may be fetched meanwhile.
-    fn expect(&self, _row: u32) {}
+    fn prefetch(&self, _row: u32) {}
 
-    /// The same for rows all of which were expected.
-    fn distances_of_expected(&self, rows: &[u32], out: &mut Vec<f32>) {
+    /// The same as `distances` for rows that were all prefetched.
+    fn distances_of_prefetched(&self, rows: &[u32], out: &mut Vec<f32>) {
         self.distances(rows, out);
     }
 
-    /// The same for rows that lie one after another, or nearly so.
+    /// The same as `distances` for rows that lie one after another, or nearly so.
     fn distances_in_turn(&self, rows: &[u32], out: &mut Vec<f32>) {
         self.distances(rows, out);
     }

@@ -41,6 +41,10 @@ impl<'a> Scorer<'a> {
         Self { metric, compare, kernel4, query }
     }
 
+    pub(crate) fn metric(&self) -> Metric {
+        self.metric
+    }
+
     /// What rows are compared with: normalised under cosine.
     pub(crate) fn query(&self) -> &[f32] {
         &self.query

@@ -4,11 +4,11 @@ use sluice_core::Metric;
 
 use super::{CodeQuery, ShortView};
 use crate::distances::Distances;
-use crate::kernels::codes::{CodeKernels, NARROW_QUERY, code_kernels};
+use crate::kernels::codes::{CodeKernels, code_kernels};
 use crate::kernels::prefetch;
 
 /// Groups of four rows whose codes are fetched ahead of the group that is compared.
-const AHEAD: usize = 2;
+const FOURS_AHEAD: usize = 2;
 
 /// The codes of rows, and what belongs to each.
 pub(crate) trait CodeRows: Copy {
@@ -27,7 +27,7 @@ pub(crate) trait CodeRows: Copy {
 
 /// The codes of all components, as they stand in a file; see `format`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CodeView<'a> {
+pub(crate) struct WholeView<'a> {
     pub(crate) codes: &'a [u8],
     pub(crate) stride: usize,
     pub(crate) scales: &'a [f32],
@@ -36,7 +36,7 @@ pub(crate) struct CodeView<'a> {
     pub(crate) means: &'a [f32],
 }
 
-impl CodeRows for CodeView<'_> {
+impl CodeRows for WholeView<'_> {
     #[inline]
     fn code(&self, row: u32) -> &[u8] {
         &self.codes[row as usize * self.stride..][..self.stride]
@@ -51,10 +51,13 @@ impl CodeRows for CodeView<'_> {
     fn prefetch(&self, row: u32) {
         prefetch(self.code(row));
         prefetch(&self.scales[row as usize..][..1]);
+        if let Some(norms) = self.norms.get(row as usize..) {
+            prefetch(&norms[..norms.len().min(1)]);
+        }
     }
 }
 
-impl<'a> CodeView<'a> {
+impl<'a> WholeView<'a> {
     /// These codes, compared with `query`, which is normalised under cosine.
     pub(crate) fn compared_with(
         self,
@@ -64,7 +67,7 @@ impl<'a> CodeView<'a> {
     ) -> ByCode<'a, Self> {
         // a product with the means is the same for every row; a difference is not
         let (means, times) = if metric == Metric::L2 { (self.means, 2.0) } else { (&[][..], 1.0) };
-        memory.whole.set(query, means, self.stride, NARROW_QUERY);
+        memory.whole.set(query, means, self.stride);
         ByCode::new(self, &memory.whole, times)
     }
 }
@@ -80,8 +83,8 @@ pub(crate) struct QueryCodes {
 
 /// What searches go by instead of full vectors.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum AnyView<'a> {
-    Whole(CodeView<'a>),
+pub(crate) enum CodeView<'a> {
+    Whole(WholeView<'a>),
     Short(ShortView<'a>),
 }
 
@@ -107,10 +110,13 @@ impl<'a, R: CodeRows> ByCode<'a, R> {
     }
 }
 
-impl<R: CodeRows> Distances for ByCode<'_, R> {
-    fn distances_in_turn(&self, rows: &[u32], out: &mut Vec<f32>) {
+impl<R: CodeRows> ByCode<'_, R> {
+    /// Appends the distances of rows; `before` is called with the place of each group of four before it is compared.
+    #[inline]
+    fn compare(&self, rows: &[u32], before: impl Fn(usize), out: &mut Vec<f32>) {
         let (fours, rest) = rows.as_chunks::<4>();
-        for four in fours {
+        for (at, four) in fours.iter().enumerate() {
+            before(4 * at);
             let sums = (self.kernels.dot4_narrow)(four.map(|row| self.rows.code(row)), &self.query.codes);
             out.extend(four.iter().zip(sums).map(|(row, sum)| self.distance(*row, sum)));
         }
@@ -118,28 +124,26 @@ impl<R: CodeRows> Distances for ByCode<'_, R> {
             out.push(self.distance(*row, (self.kernels.dot)(self.rows.code(*row), &self.query.codes)));
         }
     }
+}
+
+impl<R: CodeRows> Distances for ByCode<'_, R> {
+    fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
+        const AHEAD: usize = 4 * FOURS_AHEAD;
+        rows.iter().take(AHEAD).for_each(|row| self.rows.prefetch(*row));
+        let ahead = |at: usize| rows.iter().skip(at + AHEAD).take(4).for_each(|row| self.rows.prefetch(*row));
+        self.compare(rows, ahead, out);
+    }
 
     #[inline]
-    fn expect(&self, row: u32) {
+    fn prefetch(&self, row: u32) {
         self.rows.prefetch(row);
     }
 
-    fn distances_of_expected(&self, rows: &[u32], out: &mut Vec<f32>) {
-        self.distances_in_turn(rows, out);
+    fn distances_of_prefetched(&self, rows: &[u32], out: &mut Vec<f32>) {
+        self.compare(rows, |_| (), out);
     }
 
-    fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
-        let (fours, rest) = rows.as_chunks::<4>();
-        rows.iter().take(4 * AHEAD).for_each(|row| self.rows.prefetch(*row));
-        for (at, four) in fours.iter().enumerate() {
-            let ahead = 4 * (at + AHEAD);
-            rows.iter().skip(ahead).take(4).for_each(|row| self.rows.prefetch(*row));
-            let sums = (self.kernels.dot4_narrow)(four.map(|row| self.rows.code(row)), &self.query.codes);
-            out.extend(four.iter().zip(sums).map(|(row, sum)| self.distance(*row, sum)));
-        }
-        for row in rest {
-            let sum = (self.kernels.dot)(self.rows.code(*row), &self.query.codes);
-            out.push(self.distance(*row, sum));
-        }
+    fn distances_in_turn(&self, rows: &[u32], out: &mut Vec<f32>) {
+        self.compare(rows, |_| (), out);
     }
 }

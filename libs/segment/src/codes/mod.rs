@@ -14,11 +14,11 @@ use sluice_core::Metric;
 
 use crate::Cancelled;
 use crate::build::check_cancelled;
-use crate::kernels::codes::{MAX_LENGTH, ZERO};
+use crate::kernels::codes::{MAX_LENGTH, NARROW_QUERY, ZERO};
 use crate::mapping::Unit;
 use crate::row::Rows;
 use crate::score::inverse_norm;
-pub(crate) use compare::{AnyView, CodeView, QueryCodes};
+pub(crate) use compare::{CodeView, QueryCodes, WholeView};
 pub(crate) use short::{CodedAxes, MOST_AXES, Projected, ShortCodes, ShortView, axes_within, short_stride};
 
 /// Largest code of a component, either way.
@@ -97,9 +97,15 @@ impl Codes {
     }
 
     /// As they will stand in a file.
-    pub(crate) fn view(&self, metric: Metric) -> CodeView<'_> {
+    pub(crate) fn view(&self, metric: Metric) -> WholeView<'_> {
         let norms = if metric == Metric::L2 { &self.norms[..] } else { &[] };
-        CodeView { codes: self.bytes(), stride: self.stride, scales: &self.scales, norms, means: &self.means }
+        WholeView {
+            codes: self.bytes(),
+            stride: self.stride,
+            scales: &self.scales,
+            norms,
+            means: &self.means,
+        }
     }
 }
 
@@ -166,7 +172,7 @@ fn round(value: f32) -> i32 {
     shifted.to_bits().cast_signed() - SHIFT.to_bits().cast_signed()
 }
 
-/// A query as signed codes with a step of its own.
+/// A narrow query: signed codes, of at most [`NARROW_QUERY`], with a step of its own.
 #[derive(Debug, Default)]
 pub(crate) struct CodeQuery {
     /// As long as a row of what it is compared with.
@@ -178,13 +184,13 @@ pub(crate) struct CodeQuery {
 }
 
 impl CodeQuery {
-    /// Codes `query`, less `means` where there are any, in the memory of an earlier query; beyond it there are zeros, up
-    /// to the `stride` of what it is compared with. Its largest component becomes `largest_code`.
-    fn set(&mut self, query: &[f32], means: &[f32], stride: usize, largest_code: i8) {
+    /// Codes `query`, less `means` where there are any, in the memory of an earlier query. Beyond it there are zeros, up
+    /// to the `stride` of what it is compared with.
+    fn set(&mut self, query: &[f32], means: &[f32], stride: usize) {
         let mean = |at: usize| means.get(at).copied().unwrap_or(0.0);
         let centred = || query.iter().enumerate().map(|(at, component)| component - mean(at));
         let largest = centred().fold(0f32, |largest, component| largest.max(component.abs()));
-        let (scale, per_step) = steps(largest, f32::from(largest_code));
+        let (scale, per_step) = steps(largest, f32::from(NARROW_QUERY));
         self.codes.clear();
         self.codes.extend(centred().map(|component| round(component * per_step) as i8));
         self.codes.resize(stride, 0);
@@ -228,7 +234,7 @@ mod tests {
             assert!(got.iter().all(|g| g.is_finite()), "{c}: {got:?}");
         }
         let mut query = CodeQuery::default();
-        query.set(&[9e18, -1.0, 0.0], &[], 64, 127);
-        assert_eq!((&query.codes[..3], query.codes.len()), ([127, 0, 0].as_slice(), 64));
+        query.set(&[9e18, -1.0, 0.0], &[], 64);
+        assert_eq!((&query.codes[..3], query.codes.len()), ([NARROW_QUERY, 0, 0].as_slice(), 64));
     }
 }

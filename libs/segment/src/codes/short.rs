@@ -14,7 +14,7 @@ use super::compare::{ByCode, CodeRows, QueryCodes};
 use super::{CodeQuery, Codes, LARGEST, code_stride, encode};
 use crate::Cancelled;
 use crate::build::check_cancelled;
-use crate::kernels::codes::{MAX_LENGTH, NARROW_QUERY, ZERO, code_kernels};
+use crate::kernels::codes::{MAX_LENGTH, ZERO, code_kernels};
 use crate::mapping::Unit;
 
 /// Bytes at the end of a row: what a step of its code is worth, and the squared length of what the code stands for,
@@ -44,7 +44,7 @@ impl CodedAxes {
     pub(crate) fn new<'a>(axes: impl Iterator<Item = &'a [f32]>) -> Self {
         let coded = |axis: &[f32]| {
             let mut coded = CodeQuery::default();
-            coded.set(axis, &[], code_stride(axis.len()), NARROW_QUERY);
+            coded.set(axis, &[], code_stride(axis.len()));
             coded
         };
         Self { axes: axes.map(coded).collect() }
@@ -177,7 +177,7 @@ impl<'a> ShortView<'a> {
         let QueryCodes { whole, along, short } = memory;
         let (means, times) = if metric == Metric::Dot { (&[][..], 1.0) } else { (self.means, 2.0) };
         let stride = code_stride(query.len());
-        whole.set(query, means, stride, NARROW_QUERY);
+        whole.set(query, means, stride);
         let kernels = code_kernels();
         along.clear();
         let (fours, rest) = self.axes.split_at(self.axes.len() / (4 * stride) * 4 * stride);
@@ -190,7 +190,7 @@ impl<'a> ShortView<'a> {
         );
         along.iter_mut().zip(self.scales).for_each(|(along, scale)| *along *= scale * whole.scale);
         let stride = short_stride(self.scales.len());
-        short.set(along, &[], stride, NARROW_QUERY);
+        short.set(along, &[], stride);
         ByCode::new(ShortRows { codes: self.codes, stride }, short, times)
     }
 

@@ -63,7 +63,7 @@ impl Axes {
 }
 
 /// Makes `vector` one of length 1, but for one without length.
-pub(super) fn shorten(vector: &mut [f32]) {
+pub(super) fn normalise(vector: &mut [f32]) {
     let largest = vector.iter().fold(0f32, |largest, component| largest.max(component.abs()));
     let inverse = 1.0 / largest;
     if largest == 0.0 || !inverse.is_finite() {
@@ -81,14 +81,14 @@ fn straighten(axes: &mut [f32], dimension: usize) {
     for at in 0..axes.len() / dimension {
         let (before, rest) = axes.split_at_mut(at * dimension);
         let axis = &mut rest[..dimension];
-        shorten(axis);
+        normalise(axis);
         for _ in 0..2 {
             for other in before.chunks_exact(dimension) {
                 let along = product(axis, other);
                 add(axis, -along, other);
             }
             match product(axis, axis) > SHORTEST * SHORTEST {
-                true => shorten(axis),
+                true => normalise(axis),
                 false => axis.fill(0.0),
             }
         }
@@ -140,7 +140,7 @@ pub(super) mod tests {
     fn axes(vectors: Vec<Vec<f32>>, count: usize) -> (Vec<f32>, Axes) {
         let dimension = vectors[0].len();
         let mut vectors = vectors.concat();
-        vectors.chunks_exact_mut(dimension).for_each(shorten);
+        vectors.chunks_exact_mut(dimension).for_each(normalise);
         let axes = Axes::of(&vectors, dimension, count, 5, &AtomicBool::new(false)).unwrap();
         (vectors, axes)
     }

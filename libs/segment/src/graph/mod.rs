@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 
 use sluice_core::{GraphBuilder, Metric, Quantization};
 
-use crate::codes::{AnyView, Codes, ShortCodes};
+use crate::codes::{CodeView, Codes, ShortCodes};
 use crate::random::mixed;
 use crate::row::Rows;
 use crate::{BuildOptions, Cancelled};
@@ -77,7 +77,7 @@ const BAR: Bar = Bar { among: 30, missed: 0.02 };
 pub(crate) struct Made {
     /// Absent where rows are scanned.
     pub(crate) graph: Option<Graph>,
-    /// Absent where codes do not tell rows apart, or nothing is gained by them.
+    /// Absent where they are not wanted, do not tell rows apart, or gain nothing.
     pub(crate) codes: Option<MadeCodes>,
 }
 
@@ -88,10 +88,10 @@ pub(crate) enum MadeCodes {
 }
 
 impl MadeCodes {
-    fn view(&self, metric: Metric) -> AnyView<'_> {
+    fn view(&self, metric: Metric) -> CodeView<'_> {
         match self {
-            Self::Whole(codes) => AnyView::Whole(codes.view(metric)),
-            Self::Short(codes) => AnyView::Short(codes.view()),
+            Self::Whole(codes) => CodeView::Whole(codes.view(metric)),
+            Self::Short(codes) => CodeView::Short(codes.view()),
         }
     }
 }
@@ -128,12 +128,14 @@ pub(crate) fn build(
     graph.seeds = full.seeds().to_vec();
     equals.string(&mut graph);
     repair::every_level(&mut graph, &full, cancelled)?;
-    let codes = match (codes, axes) {
-        (Some(codes), Some(axes)) if options.quantization == Quantization::Sq8 => {
+    let codes = match (options.quantization, codes, axes) {
+        (Quantization::None, ..) => None,
+        (Quantization::Sq8, Some(codes), Some(axes)) => {
             let short = shorten(&codes, &axes, (&full, metric), &firsts, cancelled)?;
             Some(short.map_or_else(|| MadeCodes::Whole(codes), MadeCodes::Short))
         }
-        (codes, _) => codes.map(MadeCodes::Whole),
+        (Quantization::Sq8, codes, None) => codes.map(MadeCodes::Whole),
+        (Quantization::Sq8, None, _) => None,
     };
     let searched = AsSearched { full: &full, metric, codes: codes.as_ref().map(|codes| codes.view(metric)) };
     graph.width = width::find(&graph, searched, &firsts, spec.ef as usize, cancelled)?;
@@ -168,7 +170,7 @@ fn coded(
     let codes = Codes::of(rows, dimension, metric, cancelled)?;
     let space = CodeSpace::new(&codes, full.extras());
     let equals = Equals::find(full.len(), |row| space.look(row), |a, b| full.are_as_one(a, b), cancelled)?;
-    let searched = AsSearched { full, metric, codes: Some(AnyView::Whole(codes.view(metric))) };
+    let searched = AsSearched { full, metric, codes: Some(CodeView::Whole(codes.view(metric))) };
     let told = told_apart(searched, &equals.firsts(), BAR, cancelled)?;
     Ok(told.then_some((equals, codes)))
 }
@@ -330,7 +332,7 @@ pub(crate) mod tests {
             let searched = AsSearched {
                 full: &full,
                 metric: Metric::L2,
-                codes: Some(AnyView::Whole(made.view(Metric::L2))),
+                codes: Some(CodeView::Whole(made.view(Metric::L2))),
             };
             assert!(told_apart(searched, &[0, 1, 2], BAR, &set).is_err());
         }

@@ -9,7 +9,7 @@ use super::axes::Axes;
 use super::full_space::FullSpace;
 use super::tell_apart::{Bar, told_apart};
 use crate::Cancelled;
-use crate::codes::{AnyView, CodedAxes, Codes, MOST_AXES, Projected, ShortCodes, axes_within, short_stride};
+use crate::codes::{CodeView, CodedAxes, Codes, MOST_AXES, Projected, ShortCodes, axes_within, short_stride};
 
 /// What is asked of short codes. Queries that are unlike rows find less by them, and more rows are then compared once
 /// more than these.
@@ -28,11 +28,12 @@ pub(super) fn shorten(
 ) -> Result<Option<ShortCodes>, Cancelled> {
     let most = axes.len().min(MOST_AXES);
     let projected = Projected::of(codes, CodedAxes::new(axes.first(most)), cancelled)?;
-    for stride in (64..=short_stride(most)).step_by(64) {
+    // a row as long as before would gain nothing
+    let longest = short_stride(most).min(codes.stride() - 64);
+    for stride in (64..=longest).step_by(64) {
         let short = projected.cut(axes_within(stride).min(most), metric, &codes.means);
-        let searched = AsSearched { full, metric, codes: Some(AnyView::Short(short.view())) };
-        let told = told_apart(searched, among, BAR, cancelled)?;
-        if told {
+        let searched = AsSearched { full, metric, codes: Some(CodeView::Short(short.view())) };
+        if told_apart(searched, among, BAR, cancelled)? {
             return Ok(Some(short));
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use super::as_searched::AsSearched;
+use super::as_searched::{AsSearched, Exact};
 use crate::Cancelled;
 use crate::build::check_cancelled;
 use crate::distances::Distances;
@@ -18,6 +18,9 @@ const WORK: usize = 1 << 20;
 const FEWEST: usize = 16;
 const MOST: usize = 40;
 const AT_ONCE: usize = 8;
+
+/// Rows whose distances by code are held at once.
+const BLOCK: usize = 512;
 
 /// So many of the nearest rows are to stand among the nearest by code.
 const WANTED: usize = 10;
@@ -61,19 +64,18 @@ pub(super) fn told_apart(
 }
 
 /// How many of the nearest of `rows` by their vectors are not among so many nearest by code.
-fn missed_by(codes: &dyn Distances, rows: &[u32], vectors: &impl Distances, among: usize) -> usize {
+fn missed_by(codes: &dyn Distances, rows: &[u32], vectors: &Exact<'_>, among: usize) -> usize {
     let mut nearest = TopK::new(FAR, rows.len());
-    let mut distances = Vec::with_capacity(AT_ONCE * 64);
-    for rows in rows.chunks(AT_ONCE * 64) {
+    let mut distances = Vec::with_capacity(BLOCK);
+    for rows in rows.chunks(BLOCK) {
         distances.clear();
         codes.distances_in_turn(rows, &mut distances);
         rows.iter().zip(&distances).for_each(|(row, distance)| nearest.offer(Near::new(*distance, *row)));
     }
     let by_code = nearest.into_sorted();
-    let rows: Vec<u32> = by_code.iter().map(|near| near.row()).collect();
-    let mut exact = Vec::with_capacity(rows.len());
-    vectors.distances(&rows, &mut exact);
-    let mut order: Vec<(f32, Near)> = exact.into_iter().zip(by_code.iter().copied()).collect();
+    let mut room = Vec::new();
+    let mut order: Vec<(f64, Near)> =
+        by_code.iter().map(|near| (vectors.rank(near.row(), &mut room), *near)).collect();
     // of equally near rows any will do
     order.sort_unstable_by(|(a, near), (b, other)| a.total_cmp(b).then(near.cmp(other)));
     order.truncate(WANTED);

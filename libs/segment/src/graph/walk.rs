@@ -41,11 +41,11 @@ pub(crate) struct Upper<'a> {
 
 /// What a walk needs to know of its query.
 pub(crate) trait Target {
-    /// Appends the distance of each of `nodes`, all of which were expected.
+    /// Appends the distance of each of `nodes`, all of which were prefetched.
     fn distances(&self, nodes: &[u32], out: &mut Vec<f32>);
 
-    /// Says that the distance of a node will be asked for soon.
-    fn expect(&self, _node: u32) {}
+    /// Says that the distance of a node will be asked for soon: it may be fetched meanwhile.
+    fn prefetch(&self, _node: u32) {}
 
     /// Whether a node may stand in the answer. Others are walked over all the same.
     fn admits(&self, _node: u32) -> bool {
@@ -97,7 +97,7 @@ impl Scratch {
             let seen = &mut self.seen[node as usize];
             if *seen != self.walk {
                 *seen = self.walk;
-                target.expect(node);
+                target.prefetch(node);
                 self.batch.push(node);
             }
         }
@@ -137,8 +137,8 @@ impl<T: Target> Target for OnRows<'_, T> {
     }
 
     #[inline]
-    fn expect(&self, node: u32) {
-        self.target.expect(self.rows[node as usize]);
+    fn prefetch(&self, node: u32) {
+        self.target.prefetch(self.rows[node as usize]);
     }
 
     fn check_cancelled(&self) -> Result<(), Cancelled> {
@@ -165,7 +165,7 @@ pub(crate) fn approach<'a>(
         let links = Links { neighbours, stride };
         let target = OnRows { target, rows };
         if width == 1 {
-            starts[0] = below[descend(links, starts[0], &target, scratch) as usize];
+            starts[0] = below[descend(links, starts[0], &target, scratch)? as usize];
         } else {
             pool(links, starts.drain(..), Keep::all(width), &target, scratch)?;
             starts.extend(scratch.found.iter().map(|near| below[near.row() as usize]));
@@ -176,20 +176,32 @@ pub(crate) fn approach<'a>(
 }
 
 /// Walks to the nearest node that can be reached by always going on to a nearer neighbour.
-fn descend(links: Links<'_>, from: u32, target: &impl Target, scratch: &mut Scratch) -> u32 {
+///
+/// # Errors
+/// When the target says that the query was cancelled.
+fn descend(
+    links: Links<'_>,
+    from: u32,
+    target: &impl Target,
+    scratch: &mut Scratch,
+) -> Result<u32, Cancelled> {
     scratch.begin(links.neighbours.len() / links.stride);
     scratch.visit(std::iter::once(from), target);
     let mut at = Near::new(scratch.distances.first().copied().unwrap_or(f32::INFINITY), from);
-    loop {
+    for step in 1usize.. {
+        if step.is_multiple_of(CHECK_EVERY) {
+            target.check_cancelled()?;
+        }
         let before = at;
         scratch.visit(links.of(before.row()), target);
         for (node, distance) in scratch.batch.iter().zip(&scratch.distances) {
             at = at.min(Near::new(*distance, *node));
         }
         if at == before {
-            return at.row();
+            break;
         }
     }
+    Ok(at.row())
 }
 
 /// How a walk ended.
@@ -220,7 +232,6 @@ pub(crate) fn beam(
     let (mut steps, mut distances) = (0usize, 0usize);
     scratch.visit(starts, target);
     let walked = loop {
-        distances += scratch.batch.len();
         let Scratch { batch, distances: lengths, candidates, best, .. } = scratch;
         for (node, distance) in batch.iter().zip(lengths.iter()) {
             consider(Near::new(*distance, *node), ef, target, candidates, best);
@@ -237,6 +248,7 @@ pub(crate) fn beam(
         }
         steps += 1;
         scratch.visit(links.of(nearest.row()), target);
+        distances += scratch.batch.len();
     };
     scratch.found.extend(scratch.best.drain());
     scratch.found.sort_unstable();

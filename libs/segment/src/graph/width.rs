@@ -25,17 +25,20 @@ const WIDEST: u32 = 256;
 const ONE_IN: usize = 32;
 const LOOKED_FOR: usize = 384;
 
+/// Nodes that are kept on level 0 at most, whatever a search keeps.
+const MOST_KEPT: usize = 128;
+
 impl Target for &dyn Distances {
     fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
-        (**self).distances_of_expected(rows, out);
+        (**self).distances_of_prefetched(rows, out);
     }
 
-    fn expect(&self, row: u32) {
-        (**self).expect(row);
+    fn prefetch(&self, row: u32) {
+        (**self).prefetch(row);
     }
 }
 
-/// The least width by which walks that keep `ef` nodes on level 0 find about as many of `rows` as by any.
+/// The least width by which walks that keep `ef` nodes on level 0, but no more than [`MOST_KEPT`], find about as many of `rows` as by any.
 ///
 /// # Errors
 /// When `cancelled` was set.
@@ -46,6 +49,11 @@ pub(super) fn find(
     ef: usize,
     cancelled: &AtomicBool,
 ) -> Result<u32, Cancelled> {
+    if graph.upper.is_empty() {
+        return Ok(1);
+    }
+    // with fewer it is harder
+    let ef = ef.clamp(1, MOST_KEPT);
     let most = LOOKED_FOR.min(rows.len().div_ceil(ONE_IN));
     let sample: Vec<u32> = sampled(rows.len(), most).map(|at| rows[at]).collect();
     let each = |width: u32, judge: &(dyn Fn(usize, &Scratch) -> u32 + Sync)| -> Result<Vec<u32>, Cancelled> {

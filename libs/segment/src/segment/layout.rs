@@ -6,7 +6,7 @@ use sluice_core::{FieldType, Metric, Quantization, VectorType};
 use super::column::{Column, Values, Words};
 use super::column_index::ColumnIndexSpans;
 use crate::SegmentError;
-use crate::codes::{AnyView, CodeView, ShortView, code_stride, short_stride};
+use crate::codes::{CodeView, ShortView, WholeView, code_stride, short_stride};
 use crate::components::Components;
 use crate::format::{Entry, GraphMeta, Kind, Meta, Table, encoding_of, key_slots};
 use crate::graph::Upper;
@@ -309,8 +309,8 @@ impl Layout {
     }
 
     /// What searches go by instead of full vectors, where there is such; `dimension` is that of the vectors.
-    pub(super) fn codes<'a>(&self, bytes: &'a [u8], dimension: usize) -> Option<AnyView<'a>> {
-        let whole = self.codes.as_ref().map(|spans| CodeView {
+    pub(super) fn codes<'a>(&self, bytes: &'a [u8], dimension: usize) -> Option<CodeView<'a>> {
+        let whole = self.codes.as_ref().map(|spans| WholeView {
             codes: &bytes[spans.codes.clone()],
             stride: code_stride(dimension),
             scales: cast(bytes, &spans.scales),
@@ -323,7 +323,7 @@ impl Layout {
             scales: cast(bytes, &spans.scales),
             means: cast(bytes, &spans.means),
         });
-        short.map(AnyView::Short).or(whole.map(AnyView::Whole))
+        short.map(CodeView::Short).or(whole.map(CodeView::Whole))
     }
 
     pub(super) fn upper_levels(&self) -> usize {

@@ -19,7 +19,7 @@ use sluice_core::{GraphBuilder, Offset, Quantization, Schema, Timestamp};
 pub(crate) use column::{Column, Values};
 pub(crate) use column_index::ColumnIndex;
 
-use crate::codes::AnyView;
+use crate::codes::CodeView;
 use crate::format::{self, GraphMeta, Kind, Meta, Table};
 use crate::mapping::Bytes;
 use crate::row::ValueRef;
@@ -69,6 +69,8 @@ pub struct GraphInfo {
     pub m: u32,
     pub ef_construction: u32,
     pub ef: u32,
+    /// Nodes that walks keep on each upper level.
+    pub width: u32,
     /// Nodes of level 0, 1, ..
     pub levels: Vec<u32>,
 }
@@ -137,7 +139,7 @@ impl Segment {
         self.meta.graph.is_some()
     }
 
-    fn codes(&self) -> Option<AnyView<'_>> {
+    fn codes(&self) -> Option<CodeView<'_>> {
         self.layout.codes(&self.bytes, self.meta.dimension.get())
     }
 
@@ -233,6 +235,7 @@ impl Segment {
             m: graph.m,
             ef_construction: graph.ef_construction,
             ef: graph.ef,
+            width: graph.width,
             levels: std::iter::once(self.meta.rows).chain(graph.levels.iter().copied()).collect(),
         });
         let sections = self.table.entries().iter();

@@ -15,7 +15,7 @@ use roaring::RoaringBitmap;
 use super::Segment;
 use super::by_vector::ByVector;
 use super::select::{Rows, Selection};
-use crate::codes::{AnyView, QueryCodes};
+use crate::codes::{CodeView, QueryCodes};
 use crate::distances::Distances;
 use crate::filter::{Plan, choose, patience};
 use crate::graph::{Keep, Links, Scratch, Target, Walked, approach, beam, pool};
@@ -97,11 +97,11 @@ impl Segment {
         let Memory { scratch, query: codes_of_query } = &mut memory;
         let (metric, vector) = (self.meta.metric, scorer.query());
         let (found, wanted) = match codes {
-            AnyView::Whole(codes) => {
+            CodeView::Whole(codes) => {
                 let wanted = query.k.saturating_add(again(query.k));
                 (search.run(&codes.compared_with(vector, metric, codes_of_query), wanted, scratch), wanted)
             }
-            AnyView::Short(codes) => {
+            CodeView::Short(codes) => {
                 let wanted = query.k.saturating_add(again_along_axes(query.k, query.ef));
                 let search = Search { finds_more: true, ..search };
                 (search.run(&codes.compared_with(vector, metric, codes_of_query), wanted, scratch), wanted)
@@ -124,7 +124,7 @@ fn again(k: usize) -> usize {
 
 /// The same, of rows compared by short codes, which say less of the order of rows that are nearly as near.
 fn again_along_axes(k: usize, ef: usize) -> usize {
-    (ef / 2).min(k.saturating_mul(4)).max(k).max(12)
+    again(k).max(k).max((ef / 2).min(k.saturating_mul(4)))
 }
 
 /// How many of `found` are to be compared once more: `wanted`, but of a run of equally near rows only `k` count, so
@@ -227,7 +227,15 @@ impl Search<'_> {
                 pool(links, starts, Keep { ef, found, alike: wanted }, &target, scratch)?;
                 Walked::Done
             }
-            _ => beam(links, starts, ef, limit, &target, scratch)?,
+            // of these too the order by code is only about right
+            _ => beam(
+                links,
+                starts,
+                if self.finds_more { ef.max(wanted) } else { ef },
+                limit,
+                &target,
+                scratch,
+            )?,
         };
         scratch.give_back(reached);
         let found = scratch.found();
@@ -284,12 +292,12 @@ struct OnGraph<'a, D> {
 impl<D: Distances> Target for OnGraph<'_, D> {
     #[inline]
     fn distances(&self, rows: &[u32], out: &mut Vec<f32>) {
-        self.distances.distances_of_expected(rows, out);
+        self.distances.distances_of_prefetched(rows, out);
     }
 
     #[inline]
-    fn expect(&self, row: u32) {
-        self.distances.expect(row);
+    fn prefetch(&self, row: u32) {
+        self.distances.prefetch(row);
     }
 
     #[inline]

@@ -10,7 +10,7 @@ use sluice_core::schema::MAX_FIELDS;
 
 use super::{Segment, Values};
 use crate::SegmentError;
-use crate::codes::{AnyView, MOST_AXES};
+use crate::codes::{CodeView, MOST_AXES};
 use crate::format::{GraphMeta, Kind, MAX_META, MAX_ROWS, Meta, NO_ROW, Table};
 use crate::graph::Upper;
 use crate::kernels::kernels;
@@ -114,15 +114,15 @@ fn codes(segment: &Segment) -> Checked {
     let sound = |values: &[f32]| values.iter().all(|value| is_sound(*value));
     let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
     match segment.codes() {
-        Some(AnyView::Whole(codes))
+        Some(CodeView::Whole(codes))
             if !sound(codes.scales) || !sound(codes.norms) || !finite(codes.means) =>
         {
             refuse(Kind::CodeScales, "a scale, norm or mean is impossible")
         }
-        Some(AnyView::Short(codes)) if !sound(codes.scales) || !finite(codes.means) => {
+        Some(CodeView::Short(codes)) if !sound(codes.scales) || !finite(codes.means) => {
             refuse(Kind::AxisScales, "a scale or mean is impossible")
         }
-        Some(AnyView::Short(codes)) if !codes.constants().all(|(a, b)| is_sound(a) && is_sound(b)) => {
+        Some(CodeView::Short(codes)) if !codes.constants().all(|(a, b)| is_sound(a) && is_sound(b)) => {
             refuse(Kind::ShortCodes, "a scale or norm is impossible")
         }
         _ => Ok(()),

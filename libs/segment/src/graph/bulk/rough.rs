@@ -13,7 +13,7 @@ use super::leaf::Leaf;
 use crate::Cancelled;
 use crate::build::check_cancelled;
 use crate::codes::code_stride;
-use crate::graph::axes::{Axes, shorten};
+use crate::graph::axes::{Axes, normalise};
 use crate::graph::space::Space;
 use crate::kernels::codes::BEST;
 use crate::random::mixed;
@@ -121,7 +121,7 @@ fn differences<S: Space>(space: &S, buckets: &[Vec<u32>], seed: u64) -> Vec<f32>
         space.components(from, &mut a);
         space.components(to, &mut b);
         a.iter_mut().zip(&b).for_each(|(a, b)| *a -= b);
-        shorten(&mut a);
+        normalise(&mut a);
         out.extend_from_slice(&a);
     }
     out

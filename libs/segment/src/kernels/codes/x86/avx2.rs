@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::super::plain;
 use super::super::tile::{NARROW_GROUPS, PANEL_STEP, TILE, Tile, TileOut};
+use super::super::{NARROW_QUERY, plain};
 
 /// Bytes as 16-bit numbers: those at even places, and those at odd places.
 #[inline]
@@ -77,6 +77,7 @@ pub(super) fn inner_dot4_avx2(codes: [&[u8]; 4], query: &[i8]) -> [i32; 4] {
 /// As [`inner_dot4_avx2`], of a query so narrow that products can be added by pairs in 16 bits.
 #[target_feature(enable = "avx2")]
 pub(super) fn inner_dot4_narrow_avx2(codes: [&[u8]; 4], query: &[i8]) -> [i32; 4] {
+    debug_assert!(query.iter().all(|q| (-NARROW_QUERY..=NARROW_QUERY).contains(q)));
     if codes.iter().any(|codes| codes.len() != query.len()) {
         return codes.map(|codes| inner_dot_avx2(codes, query));
     }
