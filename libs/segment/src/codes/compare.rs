@@ -117,7 +117,7 @@ impl<R: CodeRows> ByCode<'_, R> {
         let (fours, rest) = rows.as_chunks::<4>();
         for (at, four) in fours.iter().enumerate() {
             before(4 * at);
-            let sums = (self.kernels.dot4_narrow)(four.map(|row| self.rows.code(row)), &self.query.codes);
+            let sums = (self.kernels.dot4)(four.map(|row| self.rows.code(row)), &self.query.codes);
             out.extend(four.iter().zip(sums).map(|(row, sum)| self.distance(*row, sum)));
         }
         for row in rest {

@@ -1,8 +1,10 @@
-//! Eight-bit codes of vectors: what graphs are built from and walked by; full vectors then decide the order.
+//! Codes of vectors, a byte for each component: what graphs are built from and walked by; full vectors then decide the
+//! order.
 //!
 //! A row's code is its vector less the mean of all rows, divided by a step of the row's own, so that the largest
-//! component becomes 127: rows of very different lengths are coded equally well. Under cosine vectors are
-//! normalised first. A byte of 128 stands for 0; rows are padded with it to a multiple of 64 bytes.
+//! component becomes 63: rows of very different lengths are coded equally well, and the code of a row can be the query
+//! of a kernel. Under cosine vectors are normalised first. A byte of 128 stands for 0; rows are padded with it to a
+//! multiple of 64 bytes.
 
 mod compare;
 mod short;
@@ -21,7 +23,7 @@ use crate::score::inverse_norm;
 pub(crate) use compare::{CodeView, QueryCodes, WholeView};
 pub(crate) use short::{CodedAxes, MOST_AXES, Projected, ShortCodes, ShortView, axes_within, short_stride};
 
-/// Largest code of a component, either way.
+/// Largest code of a component for which there is room, either way.
 const LARGEST: f32 = 127.0;
 
 /// Rows of which the mean is taken, evenly spread.
@@ -135,7 +137,11 @@ fn means(rows: &impl Rows, dimension: usize, inverse: impl Fn(&[f32]) -> f32) ->
 
 /// Writes the code of `vector` x `inverse` - `means`.
 fn encode_centred(vector: &[f32], inverse: f32, means: &[f32], bytes: &mut [u8]) -> Coded {
-    encode(vector.iter().zip(means).map(|(component, mean)| component * inverse - mean), LARGEST, bytes)
+    encode(
+        vector.iter().zip(means).map(|(component, mean)| component * inverse - mean),
+        f32::from(NARROW_QUERY),
+        bytes,
+    )
 }
 
 /// Writes the code of these components, of which the largest becomes `largest_code`.
@@ -222,7 +228,7 @@ mod tests {
             let means = vec![mean; vector.len()];
             let largest = vector.iter().fold(0f32, |l, c| l.max((c - mean).abs()));
             for (got, expected) in decoded(&vector, &means).iter().zip(&vector) {
-                prop_assert!((got - expected).abs() <= largest / LARGEST * 0.501 + 1e-4);
+                prop_assert!((got - expected).abs() <= largest / f32::from(NARROW_QUERY) * 0.501 + 1e-4);
             }
         }
     }

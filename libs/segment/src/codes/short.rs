@@ -56,7 +56,7 @@ impl CodedAxes {
 
     /// Where four codes, with steps of this worth, lie along the axes: for each code in turn.
     pub(crate) fn along4(&self, codes: [&[u8]; 4], scales: [f32; 4], out: &mut [f32]) {
-        let dot4 = code_kernels().dot4_narrow;
+        let dot4 = code_kernels().dot4;
         for (at, axis) in self.axes.iter().enumerate() {
             let products = dot4(codes, &axis.codes);
             for (which, product) in products.into_iter().enumerate() {
@@ -183,7 +183,7 @@ impl<'a> ShortView<'a> {
         let (fours, rest) = self.axes.split_at(self.axes.len() / (4 * stride) * 4 * stride);
         for four in fours.chunks_exact(4 * stride) {
             let four: [&[u8]; 4] = std::array::from_fn(|at| &four[at * stride..][..stride]);
-            along.extend((kernels.dot4_narrow)(four, &whole.codes).map(|sum| (sum - whole.bias) as f32));
+            along.extend((kernels.dot4)(four, &whole.codes).map(|sum| (sum - whole.bias) as f32));
         }
         along.extend(
             rest.chunks_exact(stride).map(|axis| ((kernels.dot)(axis, &whole.codes) - whole.bias) as f32),

@@ -48,7 +48,7 @@
 //! CodeMeans            0       f32[dimension]
 //!
 //! optional, and there when the meta section says how many `axes` (it does not say sq8 then):
-//! ShortCodes           0       row[rows], each padded to 64 bytes: u8[axes]: 128 + round(along axis / scale of the row),
+//! ShortCodes           0       row[rows], each padded to 64 bytes: u8[axes]: 128 + round(along axis / scale of row),
 //!                              where a row's vector, normalised under cosine, less the mean is projected; padding is
 //!                              128; the last 8 bytes are the scale and, but under dot where it is 0, the squared
 //!                              length of what the code stands for: f32, f32

@@ -38,10 +38,8 @@ pub(crate) struct CodeKernels {
     pub(crate) name: &'static str,
     /// Sum of code byte times query component.
     pub(crate) dot: fn(&[u8], &[i8]) -> i32,
-    /// The same for four rows of codes.
+    /// The same for four rows of codes, and a query of which no component is more than [`NARROW_QUERY`], either way.
     pub(crate) dot4: fn([&[u8]; 4], &[i8]) -> [i32; 4],
-    /// The same for a query of which no component is more than [`NARROW_QUERY`], either way.
-    pub(crate) dot4_narrow: fn([&[u8]; 4], &[i8]) -> [i32; 4],
     /// Distances of a block of rows to a block of columns, and which of them are within bounds.
     pub(crate) tile: fn(&Tile<'_>, &mut TileOut),
     /// The place of a number among numbers.

@@ -8,7 +8,6 @@ pub(super) const KERNELS: CodeKernels = CodeKernels {
     name: "neon",
     dot,
     dot4,
-    dot4_narrow: dot4,
     // NEON is in the baseline of the target: the compiler uses it for these as they stand
     tile: plain::tile,
     find: plain::find,

@@ -4,19 +4,8 @@ use super::best::Receivers;
 use super::tile::{PANEL_STEP, TILE, Tile, TileOut};
 use super::{CodeKernels, SIGNS};
 
-pub(super) const KERNELS: CodeKernels = CodeKernels {
-    name: "plain",
-    dot,
-    dot4,
-    dot4_narrow: dot4,
-    tile,
-    find,
-    larger,
-    start,
-    collect_rows,
-    collect_columns,
-    panel,
-};
+pub(super) const KERNELS: CodeKernels =
+    CodeKernels { name: "plain", dot, dot4, tile, find, larger, start, collect_rows, collect_columns, panel };
 
 #[inline(always)]
 pub(super) fn dot(codes: &[u8], query: &[i8]) -> i32 {

@@ -50,33 +50,9 @@ pub(super) fn inner_dot_avx2(codes: &[u8], query: &[i8]) -> i32 {
     sum_of(sum) + plain::dot(c_rest, q_rest)
 }
 
+/// The query is so narrow that products can be added by pairs in 16 bits.
 #[target_feature(enable = "avx2")]
 pub(super) fn inner_dot4_avx2(codes: [&[u8]; 4], query: &[i8]) -> [i32; 4] {
-    if codes.iter().any(|codes| codes.len() != query.len()) {
-        return codes.map(|codes| inner_dot_avx2(codes, query));
-    }
-    let (q_blocks, q_rest) = query.as_chunks::<32>();
-    let mut sums = [_mm256_setzero_si256(); 4];
-    for (at, q) in q_blocks.iter().enumerate() {
-        // SAFETY: a block holds the 32 bytes that are read.
-        let q = signed(unsafe { _mm256_loadu_si256(q.as_ptr().cast()) });
-        for (sum, codes) in sums.iter_mut().zip(codes) {
-            // SAFETY: the codes are as long as the query, which has 32 bytes from 32 x at on.
-            let c = unsafe { _mm256_loadu_si256(codes.as_ptr().add(32 * at).cast()) };
-            *sum = add_products(*sum, unsigned(c), q);
-        }
-    }
-    let rest = 32 * q_blocks.len();
-    let mut out = [0; 4];
-    for ((out, sum), codes) in out.iter_mut().zip(sums).zip(codes) {
-        *out = sum_of(sum) + plain::dot(&codes[rest..], q_rest);
-    }
-    out
-}
-
-/// As [`inner_dot4_avx2`], of a query so narrow that products can be added by pairs in 16 bits.
-#[target_feature(enable = "avx2")]
-pub(super) fn inner_dot4_narrow_avx2(codes: [&[u8]; 4], query: &[i8]) -> [i32; 4] {
     debug_assert!(query.iter().all(|q| (-NARROW_QUERY..=NARROW_QUERY).contains(q)));
     if codes.iter().any(|codes| codes.len() != query.len()) {
         return codes.map(|codes| inner_dot_avx2(codes, query));

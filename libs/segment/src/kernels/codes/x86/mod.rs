@@ -28,7 +28,6 @@ pub(super) fn available() -> Vec<CodeKernels> {
             name: "avx512vnni",
             dot: dot_vnni,
             dot4: dot4_vnni,
-            dot4_narrow: dot4_vnni,
             tile: tile_vnni,
             find: find_vnni,
             larger: larger_vnni,
@@ -43,7 +42,6 @@ pub(super) fn available() -> Vec<CodeKernels> {
             name: "avx2",
             dot: dot_avx2,
             dot4: dot4_avx2,
-            dot4_narrow: dot4_narrow_avx2,
             tile: tile_avx2,
             find: find_avx2,
             larger: larger_avx2,
@@ -89,7 +87,6 @@ kernel!(
 kernel!(panel_vnni, inner_panel_vnni, (rows: &[u8], stride: usize, panel: &mut [u32]));
 kernel!(dot_avx2, inner_dot_avx2, (codes: &[u8], query: &[i8]) -> i32);
 kernel!(dot4_avx2, inner_dot4_avx2, (codes: [&[u8]; 4], query: &[i8]) -> [i32; 4]);
-kernel!(dot4_narrow_avx2, inner_dot4_narrow_avx2, (codes: [&[u8]; 4], query: &[i8]) -> [i32; 4]);
 kernel!(tile_avx2, inner_tile_avx2, (tile: &Tile<'_>, out: &mut TileOut));
 kernel!(
     start_avx2,
