@@ -159,7 +159,8 @@ pub(crate) fn encode(
         sum += code;
         squares += code * code;
     }
-    Coded { scale, sum, norm: scale * scale * squares as f32 }
+    // rounding may carry the longest past what is finite
+    Coded { scale, sum, norm: (scale * scale * squares as f32).min(f32::MAX) }
 }
 
 /// The worth of a step where `largest` is the largest component and has this code, and how many steps 1 is.

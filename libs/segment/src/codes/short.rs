@@ -134,7 +134,9 @@ impl Projected {
             let norm = match metric {
                 Metric::Dot => 0.0,
                 Metric::Cosine | Metric::L2 => {
-                    scale * scale * codes[..count].iter().map(square).sum::<i32>() as f32
+                    // axes that are coded stand only about at right angles: it may come out a little longer
+                    let squares = codes[..count].iter().map(square).sum::<i32>() as f32;
+                    (scale * scale * squares).min(f32::MAX)
                 }
             };
             let (scale_at, norm_at) = (stride - CONSTANTS, stride - CONSTANTS / 2);
