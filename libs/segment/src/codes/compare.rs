@@ -108,9 +108,7 @@ impl<'a, R: CodeRows> ByCode<'a, R> {
         let (scale, norm) = self.rows.constants(row);
         norm - (sum - self.query.bias) as f32 * (self.factor * scale)
     }
-}
 
-impl<R: CodeRows> ByCode<'_, R> {
     /// Appends the distances of rows; `before` is called with the place of each group of four before it is compared.
     #[inline]
     fn compare(&self, rows: &[u32], before: impl Fn(usize), out: &mut Vec<f32>) {

@@ -191,8 +191,8 @@ pub(crate) struct CodeQuery {
 }
 
 impl CodeQuery {
-    /// Codes `query`, less `means` where there are any, in the memory of an earlier query. Beyond it there are zeros, up
-    /// to the `stride` of what it is compared with.
+    /// Codes `query`, less `means` where there are any, in the memory of an earlier query. Beyond it there are zeros,
+    /// up to the `stride` of what it is compared with.
     fn set(&mut self, query: &[f32], means: &[f32], stride: usize) {
         let mean = |at: usize| means.get(at).copied().unwrap_or(0.0);
         let centred = || query.iter().enumerate().map(|(at, component)| component - mean(at));

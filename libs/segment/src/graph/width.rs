@@ -38,7 +38,8 @@ impl Target for &dyn Distances {
     }
 }
 
-/// The least width by which walks that keep `ef` nodes on level 0, but no more than [`MOST_KEPT`], find about as many of `rows` as by any.
+/// The least width by which walks that keep `ef` nodes on level 0, but no more than [`MOST_KEPT`], find about as many
+/// of `rows` as by any.
 ///
 /// # Errors
 /// When `cancelled` was set.
