@@ -227,15 +227,12 @@ impl Search<'_> {
                 pool(links, starts, Keep { ef, found, alike: wanted }, &target, scratch)?;
                 Walked::Done
             }
-            // of these too the order by code is only about right
-            _ => beam(
-                links,
-                starts,
-                if self.finds_more { ef.max(wanted) } else { ef },
-                limit,
-                &target,
-                scratch,
-            )?,
+            // here it goes on from all that it finds, so a few more must do
+            _ if self.finds_more => {
+                let ef = ef.max(self.query.k.saturating_add(self.query.k / 2));
+                beam(links, starts, ef, limit, &target, scratch)?
+            }
+            _ => beam(links, starts, ef, limit, &target, scratch)?,
         };
         scratch.give_back(reached);
         let found = scratch.found();
